@@ -1,0 +1,550 @@
+// SPDX-License-Identifier: MIT
+/* Options to data, by one table: the parser, the suggestions for misspelt words and the help
+ * all read it. An error names the option, what was given and what is accepted, with an
+ * example, because whoever typed it should not have to open the manual. */
+#include "cli/options.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vcpu/vm.h"
+
+struct option_def {
+	struct option_help h;
+	/* 0, or -1 with the error logged. `arg` is NULL for an option without argument. */
+	int (*set)(struct options *o, const struct option_def *d, const char *arg);
+	size_t offset; /* of the field that set_string and set_flag write */
+	const char *example;
+};
+
+/* ---- values ---- */
+
+static int bad_value(const struct option_def *d, const char *given, const char *accepted)
+{
+	const char *name = d->h.short_name ? d->h.short_name : d->h.name;
+
+	log_error("%s %s: %s; for example: %s %s", name, *given ? given : "\"\"", accepted, name,
+	          d->example);
+	return -1;
+}
+
+/* An unsigned number in [min, max], decimal or 0x hexadecimal, nothing around it. */
+static int parse_number(const char *s, u64 min, u64 max, u64 *out)
+{
+	char *end;
+	u64 v;
+
+	if (*s < '0' || *s > '9') /* strtoull takes signs and spaces */
+		return -1;
+	errno = 0;
+	v = strtoull(s, &end, s[0] == '0' && (s[1] == 'x' || s[1] == 'X') ? 16 : 10);
+	if (errno || *end || v < min || v > max)
+		return -1;
+	*out = v;
+	return 0;
+}
+
+int options_parse_size(const char *s, u64 *bytes)
+{
+	unsigned shift;
+	char *end;
+	u64 v;
+
+	if (*s < '0' || *s > '9')
+		return -1;
+	errno = 0;
+	v = strtoull(s, &end, 10);
+	if (errno)
+		return -1;
+	switch (*end) {
+	case '\0':
+	case 'm':
+	case 'M':
+		shift = 20;
+		break;
+	case 'k':
+	case 'K':
+		shift = 10;
+		break;
+	case 'g':
+	case 'G':
+		shift = 30;
+		break;
+	case 't':
+	case 'T':
+		shift = 40;
+		break;
+	default:
+		return -1;
+	}
+	if (*end && end[1] && strcmp(end + 1, "iB") && strcmp(end + 1, "B"))
+		return -1;
+	if (v > (1ull << 63) >> shift)
+		return -1;
+	*bytes = v << shift;
+	return 0;
+}
+
+static int set_string(struct options *o, const struct option_def *d, const char *arg)
+{
+	*(const char **)((char *)o + d->offset) = arg;
+	return 0;
+}
+
+static int set_path(struct options *o, const struct option_def *d, const char *arg)
+{
+	if (!*arg)
+		return bad_value(d, arg, "the name of a file is wanted");
+	return set_string(o, d, arg);
+}
+
+static int set_flag(struct options *o, const struct option_def *d, const char *arg)
+{
+	*(bool *)((char *)o + d->offset) = true;
+	return 0;
+}
+
+static int set_no_sandbox(struct options *o, const struct option_def *d, const char *arg)
+{
+	o->sandbox = false;
+	return 0;
+}
+
+static int set_memory(struct options *o, const struct option_def *d, const char *arg)
+{
+	if (options_parse_size(arg, &o->ram_size) < 0)
+		return bad_value(d, arg, "not a size; give MiB, or a number with K, M, G or T");
+	if (o->ram_size < VM_RAM_MIN || o->ram_size > VM_RAM_MAX) {
+		char msg[64];
+
+		snprintf(msg, sizeof(msg), "the size must be from %lluM to %lluG", VM_RAM_MIN / MiB,
+		         VM_RAM_MAX / GiB);
+		return bad_value(d, arg, msg);
+	}
+	if (o->ram_size % (2 * MiB))
+		return bad_value(d, arg, "the size must be a multiple of 2M");
+	return 0;
+}
+
+_Static_assert(VM_MAX_VCPUS == 64, "set_cpus' text");
+
+static int set_cpus(struct options *o, const struct option_def *d, const char *arg)
+{
+	u64 n;
+
+	if (parse_number(arg, 1, VM_MAX_VCPUS, &n) < 0)
+		return bad_value(d, arg, "the number of CPUs must be from 1 to 64");
+	o->nr_vcpus = (unsigned)n;
+	return 0;
+}
+
+static int set_engine(struct options *o, const struct option_def *d, const char *arg)
+{
+	bool known = !strcmp(arg, "auto");
+
+	for (unsigned i = 0; options_engine(i); i++)
+		known |= !strcmp(arg, options_engine(i)->name);
+	if (!known)
+		return bad_value(d, arg, "no such engine; there are auto, kvm, bt and interp");
+	o->engine = arg;
+	return 0;
+}
+
+static int set_console(struct options *o, const struct option_def *d, const char *arg)
+{
+	if (!strcmp(arg, "tty")) {
+		o->console = CONSOLE_STDIO;
+	} else if (!strcmp(arg, "none")) {
+		o->console = CONSOLE_NONE;
+	} else if (!strncmp(arg, "file:", 5) && arg[5]) {
+		o->console = CONSOLE_FILE;
+		o->console_path = arg + 5;
+	} else {
+		return bad_value(d, arg, "a console is tty, file:PATH or none");
+	}
+	return 0;
+}
+
+static int set_debugcon(struct options *o, const struct option_def *d, const char *arg)
+{
+	if (!strcmp(arg, "stdio"))
+		o->debugcon_path = "";
+	else if (!strncmp(arg, "file:", 5) && arg[5])
+		o->debugcon_path = arg + 5;
+	else
+		return bad_value(d, arg, "the debug console is file:PATH or stdio");
+	return 0;
+}
+
+static int set_debug_exit(struct options *o, const struct option_def *d, const char *arg)
+{
+	u64 port;
+
+	if (parse_number(arg, 0, 0xffff, &port) < 0)
+		return bad_value(d, arg, "the I/O port must be from 0 to 0xffff");
+	o->debug_exit_port = (int)port;
+	return 0;
+}
+
+static int set_trace(struct options *o, const struct option_def *d, const char *arg)
+{
+	char bad[32], msg[160];
+	u32 mask;
+
+	if (trace_parse(arg, &mask, bad, sizeof(bad)) < 0) {
+		snprintf(msg, sizeof(msg), "no trace category \"%s\"; there are %s", bad,
+		         trace_names());
+		return bad_value(d, arg, msg);
+	}
+	if (!mask)
+		return bad_value(d, arg, "trace categories are wanted, with commas between them");
+	o->trace_mask |= mask;
+	return 0;
+}
+
+/* sun_path holds 108 bytes with the terminating zero. */
+#define UNIX_PATH_LEN 107
+
+static int set_gdb(struct options *o, const struct option_def *d, const char *arg)
+{
+	static const char wait_word[] = ",wait";
+	size_t len = strlen(arg), n = sizeof(wait_word) - 1;
+	char port_text[16];
+	u64 port;
+
+	o->gdb_port = -1;
+	o->gdb_path = NULL;
+	o->gdb_wait = len >= n && !strcmp(arg + len - n, wait_word);
+	if (o->gdb_wait)
+		len -= n;
+	if (!strncmp(arg, "unix:", 5) && len > 5) {
+		if (len - 5 > UNIX_PATH_LEN)
+			return bad_value(d, arg, "a socket's path has at most 107 bytes");
+		snprintf(o->gdb_path_buf, sizeof(o->gdb_path_buf), "%.*s", (int)(len - 5), arg + 5);
+		o->gdb_path = o->gdb_path_buf;
+		return 0;
+	}
+	snprintf(port_text, sizeof(port_text), "%.*s", (int)len, arg);
+	if (len >= sizeof(port_text) || parse_number(port_text, 1, 65535, &port) < 0)
+		return bad_value(d, arg,
+		                 "a TCP port from 1 to 65535 or unix:PATH is wanted, with or "
+		                 "without ,wait after it");
+	o->gdb_port = (int)port;
+	return 0;
+}
+
+static int set_name(struct options *o, const struct option_def *d, const char *arg)
+{
+	size_t n = strspn(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	                       "0123456789._-");
+
+	if (!n || arg[n] || n > 63)
+		return bad_value(d, arg, "a name is 1 to 63 letters, digits, dots, dashes");
+	o->name = arg;
+	return 0;
+}
+
+static int set_help(struct options *o, const struct option_def *d, const char *arg)
+{
+	o->command = CMD_HELP;
+	if (!o->help_topic)
+		o->help_topic = "run";
+	return 0;
+}
+
+/* ---- the table ---- */
+
+#define OFF(field) offsetof(struct options, field)
+
+/* name, short name, argument, help, setter, field, example */
+#define OPTION(n, s, a, help, set, off, example)                                                   \
+	{                                                                                          \
+		{n, s, a, help}, set, off, example                                                 \
+	}
+
+static const struct option_def option_table[] = {
+	OPTION("--kernel", NULL, "FILE", "bzImage, ELF vmlinux (PVH) or multiboot kernel", set_path,
+               OFF(kernel), "/boot/vmlinuz"),
+	OPTION("--initrd", NULL, "FILE", "initial RAM disk", set_path, OFF(initrd),
+               "initramfs.cpio"),
+	OPTION("--cmdline", NULL, "TEXT", "kernel command line (default: console=ttyS0)",
+               set_string, OFF(cmdline), "\"console=ttyS0 panic=-1\""),
+	OPTION("--memory", "-m", "SIZE", "RAM, in MiB or with K, M, G, T (default: 512M)",
+               set_memory, 0, "512M"),
+	OPTION("--cpus", "-c", "N", "virtual CPUs, 1 to 64 (default: 1)", set_cpus, 0, "2"),
+	OPTION("--engine", NULL, "ENGINE", "auto, kvm, bt or interp (default: auto)", set_engine, 0,
+               "interp"),
+	OPTION("--console", NULL, "WHERE", "serial console: tty, file:PATH or none (default: tty)",
+               set_console, 0, "file:console.log"),
+	OPTION("--name", NULL, "NAME", "name of the virtual machine, in messages and in ps",
+               set_name, 0, "web-1"),
+	OPTION("--no-reboot", NULL, NULL, "end with code 32 when the guest resets", set_flag,
+               OFF(no_reboot), NULL),
+	OPTION("--gdb", NULL, "WHERE", "serve gdb on a local TCP port or unix:PATH[,wait]", set_gdb,
+               0, "1234"),
+	OPTION("--trace", "-d", "LIST", "trace in_asm,int,mmu,irq,io,exec,msr", set_trace, 0,
+               "int,mmu"),
+	OPTION("--trace-file", "-D", "FILE", "traces go there instead of stderr", set_path,
+               OFF(trace_path), "trace.log"),
+	OPTION("--exit-stats", NULL, NULL, "count and time exits by reason; printed at the end",
+               set_flag, OFF(exit_stats), NULL),
+	OPTION("--debugcon", NULL, "WHERE", "what is written to port 0xe9: file:PATH or stdio",
+               set_debugcon, 0, "file:debug.log"),
+	OPTION("--debug-exit", NULL, "PORT", "a write of V to this I/O port ends with code 2V+1",
+               set_debug_exit, 0, "0xf4"),
+	OPTION("--testdev", NULL, NULL, "the test device of kvm-unit-tests", set_flag, OFF(testdev),
+               NULL),
+	OPTION("--no-sandbox", NULL, NULL, "keep all system calls (to debug ringer itself)",
+               set_no_sandbox, 0, NULL),
+	OPTION("--quiet", "-q", NULL, "only warnings and errors", set_flag, OFF(quiet), NULL),
+	OPTION("--verbose", "-v", NULL, "say more about what is done", set_flag, OFF(verbose),
+               NULL),
+	OPTION("--help", "-h", NULL, "this text", set_help, 0, NULL),
+};
+
+const struct option_help *options_help(unsigned i)
+{
+	return i < ARRAY_SIZE(option_table) ? &option_table[i].h : NULL;
+}
+
+static const struct engine_name engine_names[] = {
+	{"kvm", "hardware virtualization by the host's KVM"},
+	{"bt", "binary translation, for hosts without hardware virtualization"},
+	{"interp", "reference interpreter: exact, slow"},
+};
+
+const struct engine_name *options_engine(unsigned i)
+{
+	return i < ARRAY_SIZE(engine_names) ? &engine_names[i] : NULL;
+}
+
+static const struct {
+	const char *name;
+	enum command command;
+} command_table[] = {
+	{"run", CMD_RUN},
+	{"version", CMD_VERSION},
+	{"help", CMD_HELP},
+	{"engines", CMD_ENGINES},
+};
+
+/* ---- suggestions ---- */
+
+#define WORD_MAX 24
+
+/* Levenshtein's edit distance of two short words; a large number when one is too long. */
+static unsigned edit_distance(const char *a, const char *b)
+{
+	unsigned row[WORD_MAX + 1];
+	size_t n = strlen(a), m = strlen(b);
+
+	if (n > WORD_MAX || m > WORD_MAX)
+		return 1000;
+	for (size_t j = 0; j <= m; j++)
+		row[j] = (unsigned)j;
+	for (size_t i = 1; i <= n; i++) {
+		unsigned diag = row[0];
+
+		row[0] = (unsigned)i;
+		for (size_t j = 1; j <= m; j++) {
+			unsigned up = row[j];
+			unsigned best = diag + (a[i - 1] != b[j - 1]);
+
+			best = MIN(best, up + 1);
+			best = MIN(best, row[j - 1] + 1);
+			row[j] = best;
+			diag = up;
+		}
+	}
+	return row[m];
+}
+
+/* Keep `candidate` if it is nearer to `word` than what is there. */
+static void nearer(const char *word, const char *candidate, const char **best, unsigned *dist)
+{
+	unsigned d = edit_distance(word, candidate);
+
+	if (d < *dist) {
+		*dist = d;
+		*best = candidate;
+	}
+}
+
+/* What users of other programs type. */
+static const struct {
+	const char *theirs, *ours;
+} foreign_options[] = {
+	{"append", "--cmdline"},   {"params", "--cmdline"},
+	{"smp", "--cpus"},         {"mem", "--memory"},
+	{"initramfs", "--initrd"}, {"accel", "--engine"},
+	{"serial", "--console"},   {"s", "--gdb"},
+};
+
+static int unknown_option(const char *word)
+{
+	char name[64];
+	const char *best = NULL;
+	unsigned dist;
+
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(word, "="), word);
+	/* A third of the letters may be wrong. */
+	dist = 2 + (unsigned)strlen(name) / 4;
+	for (size_t i = 0; i < ARRAY_SIZE(option_table); i++)
+		nearer(name, option_table[i].h.name, &best, &dist);
+	for (size_t i = 0; i < ARRAY_SIZE(foreign_options); i++)
+		if (!strcmp(name + strspn(name, "-"), foreign_options[i].theirs))
+			best = foreign_options[i].ours;
+	if (best)
+		log_error("%s: unknown option; did you mean %s? \"ringer help run\" lists all",
+		          name, best);
+	else
+		log_error("%s: unknown option; \"ringer help run\" lists all", name);
+	return VM_EXIT_USAGE;
+}
+
+static int unknown_command(const char *word)
+{
+	const char *best = NULL;
+	unsigned dist = 3;
+
+	for (size_t i = 0; i < ARRAY_SIZE(command_table); i++)
+		nearer(word, command_table[i].name, &best, &dist);
+	if (best)
+		log_error("%s: unknown command; did you mean \"ringer %s\"?", word, best);
+	else
+		log_error("%s: unknown command; there are run, engines, version and help", word);
+	return VM_EXIT_USAGE;
+}
+
+/* ---- parsing ---- */
+
+/* The option that `word` names, and its argument if it is part of the word ("--memory=1G", "-m1G"),
+ * else *arg is NULL. */
+static const struct option_def *find_option(const char *word, const char **arg)
+{
+	*arg = NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(option_table); i++) {
+		const struct option_def *d = &option_table[i];
+		size_t n = strlen(d->h.name);
+
+		if (!strncmp(word, d->h.name, n) && (!word[n] || word[n] == '=')) {
+			*arg = word[n] ? word + n + 1 : NULL;
+			return d;
+		}
+		if (d->h.short_name && !strcmp(word, d->h.short_name))
+			return d;
+	}
+	/* A short option with its number or size attached. */
+	for (size_t i = 0; i < ARRAY_SIZE(option_table); i++) {
+		const struct option_def *d = &option_table[i];
+
+		if (d->h.short_name && d->h.arg && !strncmp(word, d->h.short_name, 2) &&
+		    word[2] >= '0' && word[2] <= '9') {
+			*arg = word + 2;
+			return d;
+		}
+	}
+	return NULL;
+}
+
+static int parse_run(struct options *o, int argc, char **argv)
+{
+	for (int i = 0; i < argc; i++) {
+		const struct option_def *d;
+		const char *arg;
+
+		if (argv[i][0] != '-' || !argv[i][1]) {
+			log_error("%s: \"ringer run\" takes options only; for example: ringer run "
+			          "--kernel %s",
+			          *argv[i] ? argv[i] : "\"\"", *argv[i] ? argv[i] : "FILE");
+			return VM_EXIT_USAGE;
+		}
+		d = find_option(argv[i], &arg);
+		if (!d)
+			return unknown_option(argv[i]);
+		if (!d->h.arg && arg) {
+			log_error("%s: this option takes no argument; for example: ringer run %s",
+			          argv[i], d->h.name);
+			return VM_EXIT_USAGE;
+		}
+		if (d->h.arg && !arg) {
+			if (i + 1 == argc) {
+				log_error("%s: an argument is missing: %s; for example: %s %s",
+				          argv[i], d->h.arg, argv[i], d->example);
+				return VM_EXIT_USAGE;
+			}
+			arg = argv[++i];
+		}
+		if (d->set(o, d, arg) < 0)
+			return VM_EXIT_USAGE;
+		if (o->command != CMD_RUN)
+			return 0;
+	}
+	if (o->quiet && o->verbose) {
+		log_error("--quiet and --verbose exclude each other; give one of them");
+		return VM_EXIT_USAGE;
+	}
+	if (o->trace_path && !o->trace_mask) {
+		log_error("-D %s: nothing is traced; add categories, for example: -d int -D %s",
+		          o->trace_path, o->trace_path);
+		return VM_EXIT_USAGE;
+	}
+	return 0;
+}
+
+int options_parse(struct options *o, int argc, char **argv)
+{
+	const char *word = argc > 1 ? argv[1] : NULL;
+
+	memset(o, 0, sizeof(*o));
+	o->name = "vm";
+	o->ram_size = VM_RAM_DEFAULT;
+	o->nr_vcpus = 1;
+	o->engine = "auto";
+	o->console = CONSOLE_STDIO;
+	o->debug_exit_port = -1;
+	o->gdb_port = -1;
+	o->sandbox = true;
+
+	if (!word) {
+		log_error("a command is missing; for example: ringer run, or: ringer help");
+		return VM_EXIT_USAGE;
+	}
+	if (!strcmp(word, "--help") || !strcmp(word, "-h"))
+		word = "help";
+	if (!strcmp(word, "--version") || !strcmp(word, "-V"))
+		word = "version";
+	for (size_t i = 0; i < ARRAY_SIZE(command_table); i++) {
+		if (strcmp(word, command_table[i].name))
+			continue;
+		o->command = command_table[i].command;
+		if (o->command == CMD_RUN)
+			return parse_run(o, argc - 2, argv + 2);
+		if (argc > 2 && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h"))) {
+			o->command = CMD_HELP;
+			o->help_topic = word;
+			return 0;
+		}
+		if (o->command == CMD_HELP && argc == 3) {
+			o->help_topic = argv[2];
+			return 0;
+		}
+		if (argc > 2) {
+			log_error("%s: \"ringer %s\" takes no more arguments; just: ringer %s",
+			          argv[o->command == CMD_HELP ? 3 : 2], word, word);
+			return VM_EXIT_USAGE;
+		}
+		return 0;
+	}
+	if (word[0] == '-') {
+		const char *arg;
+
+		if (!find_option(word, &arg))
+			return unknown_option(word);
+		log_error("%s: the command is missing before it; for example: ringer run %s", word,
+		          word);
+		return VM_EXIT_USAGE;
+	}
+	return unknown_command(word);
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* The command line as data. Parsing opens nothing and changes nothing: whatever is wrong is
+ * said in one line on stderr before anything exists. Main thread, at start. */
+#pragma once
+
+#include "machine/config.h"
+
+enum command {
+	CMD_RUN,
+	CMD_VERSION,
+	CMD_HELP,
+	CMD_ENGINES,
+};
+
+struct options {
+	enum command command;
+	const char *help_topic; /* CMD_HELP: NULL is the overview */
+
+	const char *name;
+	const char *kernel, *initrd, *cmdline; /* NULL: not given */
+	u64 ram_size;
+	unsigned nr_vcpus;
+	const char *engine; /* "auto" or an engine's name, known but perhaps not built */
+	enum console_kind console;
+	const char *console_path;  /* CONSOLE_FILE */
+	const char *debugcon_path; /* "" is stdout, NULL none */
+	int debug_exit_port;       /* -1: none */
+	bool testdev;
+	bool no_reboot;
+	bool exit_stats;
+	bool sandbox;
+	bool quiet, verbose;
+	u32 trace_mask;
+	const char *trace_path; /* NULL: stderr */
+	int gdb_port;           /* TCP on the loopback address; -1: none */
+	const char *gdb_path;   /* Unix socket, in gdb_path_buf; NULL: none */
+	char gdb_path_buf[108];
+	bool gdb_wait; /* the guest starts when gdb says so */
+};
+
+/* 0, or VM_EXIT_USAGE with one line logged. The strings point into argv. */
+int options_parse(struct options *o, int argc, char **argv);
+
+/* "512M", "2G", "64" (MiB): bytes. 0, or -1: not a size. Values over 2^63 are not sizes. */
+int options_parse_size(const char *s, u64 *bytes);
+
+/* One option as the help shows it; NULL past the last. */
+struct option_help {
+	const char *name;       /* "--kernel" */
+	const char *short_name; /* "-m" or NULL */
+	const char *arg;        /* "FILE" or NULL */
+	const char *help;
+};
+const struct option_help *options_help(unsigned i);
+
+/* The engines that any ringer has, built into this one or not. */
+struct engine_name {
+	const char *name;
+	const char *summary;
+};
+const struct engine_name *options_engine(unsigned i); /* NULL past the last */

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT
+/* The guest is hostile and the monitor has defects: what a guest could gain by one of them is
+ * bounded here. No capabilities, no new privileges (no_new_privs: set-user-id programs give
+ * none), and a seccomp filter with a short list of system calls: no open(2), no
+ * execve(2), no fork, no new sockets, no mapping of executable memory. Descriptors that are
+ * open already are all there is.
+ *
+ * Refused calls trap instead of killing at once, so that the handler can name the
+ * call; the process then dies of SIGSYS, the terminal restored by src/io/tty.c, whose handler
+ * runs before this one. */
+#include "cli/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+/* Allowed whatever the arguments are. */
+static const int allowed[] = {
+	/* descriptors that are open */
+	SCMP_SYS(read),
+	SCMP_SYS(readv),
+	SCMP_SYS(pread64),
+	SCMP_SYS(preadv),
+	SCMP_SYS(write),
+	SCMP_SYS(writev),
+	SCMP_SYS(pwrite64),
+	SCMP_SYS(pwritev),
+	SCMP_SYS(lseek),
+	SCMP_SYS(close),
+	SCMP_SYS(fstat),
+	SCMP_SYS(fsync),
+	SCMP_SYS(fdatasync),
+	SCMP_SYS(fallocate),
+	/* sockets that listen or are connected */
+	SCMP_SYS(accept4),
+	SCMP_SYS(accept),
+	SCMP_SYS(recvfrom),
+	SCMP_SYS(recvmsg),
+	SCMP_SYS(sendto),
+	SCMP_SYS(sendmsg),
+	SCMP_SYS(shutdown),
+	SCMP_SYS(setsockopt),
+	SCMP_SYS(getsockopt),
+	/* waiting and time */
+	SCMP_SYS(poll),
+	SCMP_SYS(ppoll),
+	SCMP_SYS(epoll_wait),
+	SCMP_SYS(epoll_pwait),
+	SCMP_SYS(epoll_pwait2),
+	SCMP_SYS(epoll_ctl),
+	SCMP_SYS(futex),
+	SCMP_SYS(nanosleep),
+	SCMP_SYS(clock_nanosleep),
+	SCMP_SYS(clock_gettime),
+	SCMP_SYS(gettimeofday),
+	SCMP_SYS(time),
+	SCMP_SYS(timerfd_settime),
+	SCMP_SYS(timerfd_gettime),
+	SCMP_SYS(timer_settime),
+	SCMP_SYS(timer_gettime),
+	SCMP_SYS(restart_syscall),
+	/* memory: without execution, see below */
+	SCMP_SYS(munmap),
+	SCMP_SYS(brk),
+	SCMP_SYS(madvise),
+	SCMP_SYS(membarrier),
+	/* threads and signals of this process */
+	SCMP_SYS(exit),
+	SCMP_SYS(exit_group),
+	SCMP_SYS(set_robust_list),
+	SCMP_SYS(rseq),
+	SCMP_SYS(sched_yield),
+	SCMP_SYS(sched_getaffinity),
+	SCMP_SYS(getpid),
+	SCMP_SYS(gettid),
+	SCMP_SYS(rt_sigaction),
+	SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(rt_sigreturn),
+	SCMP_SYS(rt_sigpending),
+	SCMP_SYS(sigaltstack),
+	SCMP_SYS(getpgrp),
+	SCMP_SYS(getrandom),
+};
+
+/* Terminal modes, and whether a job is in the foreground. TIOCSTI, which types into the
+ * user's shell, is the reason for a list. */
+static const unsigned long allowed_ioctls[] = {
+	TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ, TIOCGPGRP, FIONREAD,
+};
+
+static const int allowed_fcntls[] = {F_GETFL, F_SETFL, F_GETFD, F_SETFD};
+
+static int add_rules(scmp_filter_ctx ctx)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(allowed) && !err; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
+	for (size_t i = 0; i < ARRAY_SIZE(allowed_ioctls) && !err; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+		                       SCMP_A1(SCMP_CMP_EQ, allowed_ioctls[i]));
+	for (size_t i = 0; i < ARRAY_SIZE(allowed_fcntls) && !err; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
+		                       SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)allowed_fcntls[i]));
+	if (err)
+		return err;
+
+	/* glibc's fstat(). */
+	err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
+	                       SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH));
+	if (err)
+		return err;
+	/* Memory is writable or executable from the start, never made so. */
+	err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+	                       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+		                       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mremap), 0);
+	if (err)
+		return err;
+	/* Threads, not processes. clone3's flags are in memory, where a filter can't look: it
+	 * seems not to exist, and glibc takes clone. */
+	err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+		                       SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+		                       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+	if (!err) /* pthread_setname_np() of the thread itself */
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
+		                       SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
+	return err;
+}
+
+static void on_sigsys(int sig, siginfo_t *info, void *uc)
+{
+	static const char head[] = "ringer: seccomp: system call ";
+	static const char tail[] = " refused (please report; --no-sandbox avoids it)\n";
+	unsigned nr = (unsigned)info->si_syscall;
+	char line[128], digits[12];
+	size_t n = sizeof(head) - 1, d = 0;
+	struct sigaction dfl = {.sa_handler = SIG_DFL};
+
+	memcpy(line, head, n);
+	do {
+		digits[d++] = (char)('0' + nr % 10);
+		nr /= 10;
+	} while (nr);
+	while (d)
+		line[n++] = digits[--d];
+	memcpy(line + n, tail, sizeof(tail) - 1);
+	n += sizeof(tail) - 1;
+	if (write(STDERR_FILENO, line, n) < 0) {
+		/* nowhere left to say it */
+	}
+	sigaction(SIGSYS, &dfl, NULL);
+	raise(SIGSYS); /* blocked until the handler returns */
+}
+
+static int drop_capabilities(void)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+
+	/* The ambient set, if any, goes with the permitted one. */
+	return syscall(SYS_capset, &head, none) < 0 ? -errno : 0;
+}
+
+void sandbox_prepare(void)
+{
+	struct sigaction sa = {.sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+
+	sigaction(SIGSYS, &sa, NULL);
+}
+
+int sandbox_enter(void)
+{
+	scmp_filter_ctx ctx;
+	int err;
+
+	tzset(); /* libc reads its time zone file once, on first use: now */
+	err = drop_capabilities();
+	if (err) {
+		log_error("cannot drop capabilities: %s", strerror(-err));
+		return err;
+	}
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	log_warn("built with a sanitizer, which needs system calls that the sandbox refuses: "
+	         "no sandbox");
+	return 0;
+#endif
+	ctx = seccomp_init(SCMP_ACT_TRAP);
+	if (!ctx) {
+		log_error("cannot make the seccomp filter: out of memory");
+		return -ENOMEM;
+	}
+	/* All threads; a tree instead of a list; no_new_privs is the attribute's default. */
+	err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
+	if (!err)
+		err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	if (!err)
+		err = add_rules(ctx);
+	if (!err)
+		err = seccomp_load(ctx);
+	seccomp_release(ctx);
+	if (err)
+		log_error("cannot install the seccomp filter: %s; --no-sandbox runs without it",
+		          strerror(-err));
+	return err;
+}

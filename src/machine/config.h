@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* What a virtual machine is made of, as the command line (later the control socket) asks
+ * for it. The strings and descriptors belong to the caller and outlive the machine. Only
+ * set-up reads it. */
+#pragma once
+
+#include "base/log.h"
+#include "base/types.h"
+
+struct vm;
+struct engine_ops;
+struct console_escape;
+struct chardev;
+
+enum console_kind {
+	CONSOLE_NONE,  /* output thrown away, no input */
+	CONSOLE_STDIO, /* stdin and stdout; raw mode and the escape menu when they are terminals */
+	CONSOLE_FILE,  /* output to console_fd, no input */
+};
+
+struct vm_config {
+	const char *name;    /* for messages; never NULL */
+	const char *kernel;  /* path; never NULL */
+	const char *initrd;  /* path or NULL */
+	const char *cmdline; /* never NULL, may be "" */
+	u64 ram_size;        /* bytes, a multiple of 2 MiB */
+	unsigned nr_vcpus;   /* 1 .. VM_MAX_VCPUS */
+	const struct engine_ops *engine;
+
+	enum console_kind console;           /* what COM1 is connected to */
+	int console_fd;                      /* CONSOLE_FILE: open for writing; else -1 */
+	const struct console_escape *escape; /* the console's menu (io/console.h), or NULL */
+	int debugcon_fd;                     /* port 0xe9's output; -1: no such port */
+	int debug_exit_port; /* -1: none; a write of v ends the VM with code (v << 1) | 1 */
+	bool testdev;        /* kvm-unit-tests' device */
+	bool no_reboot;      /* a reset ends the VM with code 32 */
+	bool timed_exits;    /* time every exit, not only count it */
+	struct trace trace;
+};
+
+#define VM_RAM_MIN     (2 * MiB)
+#define VM_RAM_MAX     (1024 * GiB)
+#define VM_RAM_DEFAULT (512 * MiB)
+
+/* Make the machine: `vm` is zeroed; on success it is ready for vm_run(). 0, or the exit code of the
+ * program (VM_EXIT_USAGE when the files or the configuration are at fault, VM_EXIT_HOST) with
+ * the reason logged; then nothing is left to undo. */
+int pc_create(struct vm *vm, const struct vm_config *cfg);
+void pc_destroy(struct vm *vm);
+
+/* For the menu; with the machine lock held. The console is never NULL. */
+struct chardev *pc_console(const struct vm *vm);
+/* False: the guest does not listen to its power button. */
+bool pc_power_button(struct vm *vm);
+
+/* The engines in this build, NULL-terminated, best first (machine/engines.c). */
+extern const struct engine_ops *const engines[];

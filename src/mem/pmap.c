@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT
+/* RAM is a memfd so that later a KVM slot, a vhost back end or a clone can map the
+ * same pages; it is reserved, not committed: untouched guest memory costs nothing. */
+#include "mem/pmap.h"
+
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+#define VGA_HOLE_START 0xa0000ull
+#define VGA_HOLE_END   0xc0000ull
+
+static void slot_add(struct pmap *p, gpa_t base, u64 size, u64 offset)
+{
+	struct pmap_slot *s = &p->slot[p->nr_slots++];
+
+	s->base = base;
+	s->size = size;
+	s->hva = p->hva + offset;
+	s->code_ver = p->code_ver + (offset >> PAGE_SHIFT);
+}
+
+int pmap_create(struct pmap **out, u64 ram_size)
+{
+	struct pmap *p = calloc(1, sizeof(*p));
+	u64 low = MIN(ram_size, PCI_HOLE_START);
+	size_t marks = (ram_size >> PAGE_SHIFT) * sizeof(u32);
+	int err;
+
+	if (!p)
+		return -ENOMEM;
+	p->fd = -1;
+	p->ram_size = ram_size;
+	p->code_ver = mmap(NULL, marks, PROT_READ | PROT_WRITE,
+	                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p->code_ver == MAP_FAILED) {
+		p->code_ver = NULL;
+		goto fail;
+	}
+	p->fd = memfd_create("ringer-ram", MFD_CLOEXEC);
+	if (p->fd < 0 || ftruncate(p->fd, (off_t)ram_size) < 0)
+		goto fail;
+	p->hva = mmap(NULL, ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, p->fd, 0);
+	if (p->hva == MAP_FAILED) {
+		p->hva = NULL;
+		goto fail;
+	}
+	madvise(p->hva, ram_size, MADV_HUGEPAGE); /* only a hint: tmpfs may not have it */
+	madvise(p->hva, ram_size, MADV_DONTDUMP);
+
+	slot_add(p, VGA_HOLE_END, low - VGA_HOLE_END, VGA_HOLE_END);
+	slot_add(p, 0, VGA_HOLE_START, 0);
+	if (ram_size > low)
+		slot_add(p, PCI_HOLE_END, ram_size - low, low);
+
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) < 0)
+		log_debug("membarrier: %s; falling back to the slow form", strerror(errno));
+	*out = p;
+	return 0;
+
+fail:
+	err = -errno;
+	log_error("cannot reserve %llu MiB of guest memory: %s; try a smaller -m",
+	          (unsigned long long)(ram_size / MiB), strerror(-err));
+	pmap_destroy(p);
+	return err;
+}
+
+void pmap_destroy(struct pmap *p)
+{
+	if (!p)
+		return;
+	if (p->hva)
+		munmap(p->hva, p->ram_size);
+	if (p->code_ver)
+		munmap(p->code_ver, (p->ram_size >> PAGE_SHIFT) * sizeof(u32));
+	if (p->fd >= 0)
+		close(p->fd);
+	free(p);
+}
+
+u8 *pmap_ptr(const struct pmap *p, gpa_t gpa, u64 len)
+{
+	const struct pmap_slot *s = pmap_slot(p, gpa);
+
+	if (!s || len > s->size - (gpa - s->base))
+		return NULL;
+	return s->hva + (gpa - s->base);
+}
+
+/* What to do with each contiguous piece; `arg` advances by the piece's length. */
+enum piece_op { PIECE_CHECK, PIECE_READ, PIECE_WRITE, PIECE_ZERO };
+
+static int for_pieces(const struct pmap *p, gpa_t gpa, u8 *buf, u64 len, enum piece_op op)
+{
+	while (len) {
+		const struct pmap_slot *s = pmap_slot(p, gpa);
+		u64 off, n;
+
+		if (!s)
+			return -EFAULT;
+		off = gpa - s->base;
+		n = MIN(len, s->size - off);
+		if (op == PIECE_READ)
+			memcpy(buf, s->hva + off, n);
+		else if (op == PIECE_WRITE)
+			memcpy(s->hva + off, buf, n);
+		else if (op == PIECE_ZERO)
+			memset(s->hva + off, 0, n);
+		if (op == PIECE_WRITE || op == PIECE_ZERO) {
+			__atomic_thread_fence(__ATOMIC_SEQ_CST);
+			for (u64 pg = off >> PAGE_SHIFT; pg <= (off + n - 1) >> PAGE_SHIFT; pg++)
+				pmap_code_written(&s->code_ver[pg]);
+		}
+		if (buf)
+			buf += n;
+		gpa += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int pmap_read(const struct pmap *p, gpa_t gpa, void *buf, u64 len)
+{
+	int err = for_pieces(p, gpa, NULL, len, PIECE_CHECK);
+
+	return err ? err : for_pieces(p, gpa, buf, len, PIECE_READ);
+}
+
+int pmap_write(struct pmap *p, gpa_t gpa, const void *buf, u64 len)
+{
+	int err = for_pieces(p, gpa, NULL, len, PIECE_CHECK);
+
+	return err ? err : for_pieces(p, gpa, (u8 *)buf, len, PIECE_WRITE);
+}
+
+int pmap_zero(struct pmap *p, gpa_t gpa, u64 len)
+{
+	int err = for_pieces(p, gpa, NULL, len, PIECE_CHECK);
+
+	return err ? err : for_pieces(p, gpa, NULL, len, PIECE_ZERO);
+}
+
+u32 pmap_code_mark(struct pmap *p, _Atomic u32 *ver)
+{
+	const u32 both = PMAP_CODE_MARKED | PMAP_CODE_SETTLED;
+	u32 *w = (u32 *)ver;
+	u32 v = __atomic_load_n(w, __ATOMIC_SEQ_CST);
+
+	/* A writer may move the version at any step: then start again. */
+	while ((v & both) != both) {
+		v = __atomic_or_fetch(w, PMAP_CODE_MARKED, __ATOMIC_SEQ_CST);
+		if (!p->single &&
+		    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) < 0)
+			syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+		if (__atomic_compare_exchange_n(w, &v, v | both, false, __ATOMIC_SEQ_CST,
+		                                __ATOMIC_SEQ_CST))
+			return v | both;
+	}
+	return v;
+}
+
+unsigned pmap_ranges(const struct pmap *p, struct pmap_range *r, unsigned max)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < p->nr_slots && n < max; i++)
+		r[n++] = (struct pmap_range){p->slot[i].base, p->slot[i].size};
+	/* ascending order: the table is tiny */
+	for (unsigned i = 0; i + 1 < n; i++)
+		for (unsigned j = i + 1; j < n; j++)
+			if (r[j].base < r[i].base) {
+				struct pmap_range t = r[i];
+				r[i] = r[j];
+				r[j] = t;
+			}
+	return n;
+}

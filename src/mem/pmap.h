@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/* The pmap: the VMM's map from guest-physical pages to machine pages, one per VM.
+ *
+ * RAM is one memfd, mapped once and sparse. It appears to the guest as slots:
+ *
+ *	0 .. 640K			RAM
+ *	640K .. 768K (VGA hole)		nothing
+ *	768K .. min(size, 3G)		RAM
+ *	3G .. 4G			the PCI hole: devices
+ *	4G ..				the rest of RAM
+ *
+ * Code marks: for every RAM page there is a 32-bit word, `code_ver`. Bit 0 (MARKED) says
+ * that some vCPU holds decoded or translated code of that page, bit 1 (SETTLED) that the
+ * barrier after marking is over; the upper bits are a version. A store to a marked page calls
+ * pmap_code_written(), which takes the mark off and moves the version; whoever holds code of the
+ * page compares the version before he uses it.
+ *
+ * Memory order: the writer stores, then reads the mark; the decoder sets the mark, then
+ * (pmap_code_mark) runs membarrier(2), then reads the bytes. So either the decoder sees the store
+ * or the writer sees the mark.
+ *
+ * Threading: slots are fixed after pmap_create()/pmap_add_slot() at set-up; the rest may be called
+ * by any thread. Guest RAM is hostile, shared, changing memory: read each field
+ * once. */
+#pragma once
+
+#include "base/types.h"
+
+#define PMAP_MAX_SLOTS    8
+#define PCI_HOLE_START    0xc0000000ull
+#define PCI_HOLE_END      0x100000000ull
+#define PMAP_CODE_MARKED  1u
+#define PMAP_CODE_SETTLED 2u
+#define PMAP_CODE_STEP    4u /* the version counts in these */
+
+struct pmap_slot {
+	gpa_t base;
+	u64 size;
+	u8 *hva;
+	_Atomic u32 *code_ver; /* one word a page */
+};
+
+struct pmap {
+	int fd;
+	u64 ram_size;
+	u8 *hva; /* the whole of RAM */
+	_Atomic u32 *code_ver;
+	unsigned nr_slots;
+	struct pmap_slot slot[PMAP_MAX_SLOTS];
+	bool single; /* only one vCPU: no membarrier needed */
+};
+
+/* `ram_size` in bytes, a multiple of 2 MiB, at least 2 MiB. 0 or -errno (logged). */
+int pmap_create(struct pmap **out, u64 ram_size);
+void pmap_destroy(struct pmap *p);
+
+/* The slot that holds `gpa`, or NULL (device or nothing). */
+static inline const struct pmap_slot *pmap_slot(const struct pmap *p, gpa_t gpa)
+{
+	for (unsigned i = 0; i < p->nr_slots; i++)
+		if (gpa - p->slot[i].base < p->slot[i].size)
+			return &p->slot[i];
+	return NULL;
+}
+
+/* Host pointer to `len` bytes of contiguous RAM at `gpa`, or NULL if any byte is not RAM. */
+u8 *pmap_ptr(const struct pmap *p, gpa_t gpa, u64 len);
+
+/* Copy out of / into guest RAM, across slots where they touch. 0 or -EFAULT when any
+ * byte is not RAM (then nothing is copied). pmap_write keeps the code marks. */
+int pmap_read(const struct pmap *p, gpa_t gpa, void *buf, u64 len);
+int pmap_write(struct pmap *p, gpa_t gpa, const void *buf, u64 len);
+int pmap_zero(struct pmap *p, gpa_t gpa, u64 len);
+
+/* Slow half of a store to a marked page. */
+static inline void pmap_code_written(_Atomic u32 *ver)
+{
+	u32 v = __atomic_load_n((u32 *)ver, __ATOMIC_RELAXED);
+
+	/* Again when a decoder settled the mark, or took a new one, in between: it may have read
+	 * the bytes while our store was still in the store buffer. */
+	while (unlikely(v & PMAP_CODE_MARKED) &&
+	       !__atomic_compare_exchange_n((u32 *)ver, &v,
+	                                    (v + PMAP_CODE_STEP) & ~(PMAP_CODE_STEP - 1), false,
+	                                    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		;
+}
+
+/* Mark a page before its bytes are read as code; returns the version (marked, settled). */
+u32 pmap_code_mark(struct pmap *p, _Atomic u32 *ver);
+
+/* RAM as a list for firmware tables: number of entries, filled up to `max`. */
+struct pmap_range {
+	gpa_t base;
+	u64 size;
+};
+unsigned pmap_ranges(const struct pmap *p, struct pmap_range *r, unsigned max);

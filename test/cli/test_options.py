@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The command line of the real program: every option's errors, the one line each prints, the
+exit codes. Nothing here starts a guest.
+
+usage: test_options.py RINGER
+"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+ringer = os.path.abspath(sys.argv[1])
+passed = failed = 0
+
+
+def check(ok, what):
+    global passed, failed
+    if ok:
+        passed += 1
+    else:
+        failed += 1
+        print("failed: " + what)
+
+
+def call(*args, cwd=None, stdout=subprocess.PIPE):
+    return subprocess.run([ringer, *args], stdin=subprocess.DEVNULL, stdout=stdout,
+                          stderr=subprocess.PIPE, timeout=20, cwd=cwd)
+
+
+def refuses(args, *patterns, code=2):
+    """One line on stderr that matches all patterns, nothing on stdout."""
+    r = call(*args)
+    err = r.stderr.decode()
+    shown = f"ringer {' '.join(map(repr, args))}: code {r.returncode}, {err!r}"
+    check(r.returncode == code and r.stdout == b"" and err.count("\n") == 1 and
+          err.startswith("ringer: error: ") and len(err) < 500 and
+          all(re.search(p, err) for p in patterns), shown)
+
+
+def prints(args, *patterns):
+    r = call(*args)
+    out = r.stdout.decode()
+    check(r.returncode == 0 and r.stderr == b"" and all(re.search(p, out, re.M) for p in patterns),
+          f"ringer {' '.join(args)}: code {r.returncode}, {out!r} {r.stderr!r}")
+
+
+# Commands.
+refuses([], "command is missing", "for example")
+refuses(["rum"], "rum", 'did you mean "ringer run"')
+refuses(["frobnicate"], "frobnicate", "run, engines, version and help")
+refuses([""], "unknown command")
+refuses(["--kernel", "x"], "command is missing", "ringer run --kernel")
+refuses(["--frob"], "--frob: unknown option")
+refuses(["version", "x"], "x: ", "takes no more arguments")
+refuses(["engines", "x"], "takes no more arguments")
+refuses(["help", "nosuch"], "nosuch", "console, exit and trace")
+refuses(["help", "run", "x"], "takes no more arguments")
+prints(["version"], r"^ringer \d+\.\d+", "^engines:")
+prints(["--version"], r"^ringer \d+\.\d+")
+prints(["engines"], "^kvm ", "^bt ", "^interp ")
+prints(["help"], "ringer run", "ringer engines")
+prints(["--help"], "ringer run")
+prints(["-h"], "ringer run")
+prints(["help", "run"], "--kernel FILE", "-m, --memory SIZE", "--no-reboot")
+prints(["run", "--help"], "--kernel FILE")
+prints(["run", "-m", "1G", "-h"], "--kernel FILE")
+prints(["help", "exit"], r"^  0 ", r"^  32 ", r"^  33 ", r"^  34 ")
+prints(["help", "console"], r"Ctrl-\]", "^  q ")
+prints(["help", "trace"], "-d in_asm", "--gdb")
+with open("/dev/full", "wb") as full:
+    r = call("help", stdout=full)
+    check(r.returncode == 1 and b"cannot write" in r.stderr, f"help to a full disk: {r}")
+
+# Each option: a bad value names the option, the value, what is accepted, and an example.
+EXAMPLE = "for example: "
+for size in ["", "x", "-5", "1.5G", "12Q", "1 G", "99999999999999999999", "0x100"]:
+    refuses(["run", "-m", size], "^ringer: error: -m ", "not a size", EXAMPLE + "-m 512M")
+for size in ["0", "1", "1M", "1025G", "2T", "1024k"]:
+    refuses(["run", "-m", size], f"-m {size}: ", "from 2M to 1024G", EXAMPLE)
+refuses(["run", "-m", "3M"], "-m 3M", "multiple of 2M", EXAMPLE)
+refuses(["run", "--memory=7Q"], "-m 7Q", "not a size")
+for n in ["0", "65", "-1", "two", "1.5", "", "4294967297", "18446744073709551617"]:
+    refuses(["run", "-c", n], "^ringer: error: -c ", "from 1 to 64", EXAMPLE + "-c 2")
+for e in ["", "qemu", "KVM"]:
+    refuses(["run", "--engine", e], "--engine", "auto, kvm, bt and interp", EXAMPLE)
+for c in ["", "pty", "file:", "tty1"]:
+    refuses(["run", "--console", c], "--console", "tty, file:PATH or none", EXAMPLE)
+for c in ["", "tty", "file:"]:
+    refuses(["run", "--debugcon", c], "--debugcon", "file:PATH or stdio", EXAMPLE)
+for p in ["", "x", "65536", "0x10000", "-1", "0x"]:
+    refuses(["run", "--debug-exit", p], "--debug-exit", "from 0 to 0xffff", EXAMPLE)
+for g in ["", "0", "65536", "unix:", "localhost:1"]:
+    refuses(["run", "--gdb", g], "--gdb", "1 to 65535 or unix:PATH", EXAMPLE)
+refuses(["run", "--gdb", "unix:/" + "x" * 107], "at most 107 bytes")
+for n in ["", "a b", "a/b", "x" * 64]:
+    refuses(["run", "--name", n], "--name", "1 to 63", EXAMPLE)
+refuses(["run", "-d", "int,foo"], "-d int,foo", 'no trace category "foo"', "in_asm int mmu", EXAMPLE)
+refuses(["run", "-d", ""], "-d", "trace categories are wanted")
+refuses(["run", "-D", "f"], "-D f", "nothing is traced", EXAMPLE)
+for o in ["--kernel", "--initrd", "-D"]:
+    refuses(["run", o, ""], "name of a file is wanted", EXAMPLE)
+for o in ["--kernel", "--initrd", "--cmdline", "-m", "-c", "--engine", "--console", "--name", "-d",
+          "-D", "--gdb", "--debugcon", "--debug-exit", "--memory", "--cpus", "--trace"]:
+    refuses(["run", o], f"{o}: an argument is missing", EXAMPLE)
+for o in ["--no-reboot", "--exit-stats", "--testdev", "--no-sandbox", "--quiet", "--verbose"]:
+    refuses(["run", o + "=1"], "takes no argument", EXAMPLE)
+refuses(["run", "-q", "-v"], "exclude each other")
+
+# Help and man page know the same options.
+source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+with open(os.path.join(source, "doc/ringer.1"), encoding="utf-8") as page:
+    in_man = set(re.findall(r"Fl -([a-z][a-z-]+)", page.read()))
+in_help = set(re.findall(r"--([a-z-]+)", call("help", "run").stdout.decode().split("Without")[0]))
+check(len(in_help) > 15 and in_man == in_help,
+      f"help and man page differ: {sorted(in_man ^ in_help)}")
+
+# Misspelt and foreign options.
+for given, meant in [("--kernal", "--kernel"), ("--initramfs", "--initrd"), ("-kernel", "--kernel"),
+                     ("--mem", "--memory"), ("-smp", "--cpus"), ("-append", "--cmdline"),
+                     ("--cmd-line=x", "--cmdline"), ("--noreboot", "--no-reboot"),
+                     ("--exitstats", "--exit-stats"), ("--debug-con", "--debugcon")]:
+    refuses(["run", given, "x"], f"{given.split('=')[0]}: unknown option", f"mean {meant}\\?")
+refuses(["run", "--zzzzzzzz"], "--zzzzzzzz: unknown option; \"ringer help run\"")
+refuses(["run", "vmlinuz"], "vmlinuz: ", "options only", "--kernel vmlinuz")
+refuses(["run", "-"], "options only")
+
+# An engine that this ringer does not have is named as such.
+listing = call("engines").stdout.decode().splitlines()
+for line in listing:
+    if "not built" in line:
+        refuses(["run", "--kernel", "x", "--engine", line.split()[0]], "not built into this ringer",
+                "--engine auto")
+
+# Without --kernel, where there is no guest: where it looked. A copy, for it looks beside itself.
+with tempfile.TemporaryDirectory() as tmp:
+    copy = os.path.join(tmp, "ringer")
+    os.link(ringer, copy) if os.stat(ringer).st_dev == os.stat(tmp).st_dev else \
+        subprocess.run(["cp", ringer, copy], check=True)
+    r = subprocess.run([copy, "run"], cwd=tmp, stdin=subprocess.DEVNULL, capture_output=True)
+    err = r.stderr.decode()
+    check(r.returncode == 2 and f"{tmp}/guest" in err and "build/guest" in err and
+          "make run" in err and err.count("\n") == 1, f"no guest: {r.returncode} {err!r}")
+
+    # Files that cannot be made: exit code 2, before anything runs.
+    if any(" yes " in line for line in listing):
+        for opt, val in [("--console", "file:/nonexistent/x"), ("--debugcon", "file:/nonexistent/x"),
+                         ("-D", "/nonexistent/x")]:
+            refuses(["run", "-q", "--kernel", ringer, "-d", "int", opt, val],
+                    f"{opt} /nonexistent/x: cannot open for writing: No such file")
+
+print(f"{passed} passed, {failed} failed")
+sys.exit(1 if failed else 0)
