@@ -376,14 +376,25 @@ static const struct pmap_slot *ram_slot(const struct x86_cpu *c, gpa_t gpa)
 	return (gpa & PAGE_MASK) == c->apic_page ? NULL : pmap_slot(c->pmap, gpa);
 }
 
+/* Outside IA-32e mode linear addresses have 32 bits: the parts of an operand that reaches beyond
+ * 4 GiB wrap, whoever adds to its address. An entry for such a page under another tag than its own
+ * would outlive INVLPG. */
+static gva_t linear_wrap(const struct x86_cpu *c, gva_t addr)
+{
+	return c->mode & M_LMA ? addr : (u32)addr;
+}
+
 static void resolve(struct x86_cpu *c, gva_t addr, unsigned len, u32 access, struct span *out)
 {
 	enum tlb_set set = set_of(c, access);
-	unsigned i = tlb_index(addr);
-	struct tlb_entry *e = &c->tlbs[set][i];
 	const struct pmap_slot *slot;
+	struct tlb_entry *e;
 	struct mmu_walk w;
+	unsigned i;
 
+	addr = linear_wrap(c, addr);
+	i = tlb_index(addr);
+	e = &c->tlbs[set][i];
 	if (set != TLB_USER_AC && addr - (access & MMU_WRITE ? e->w : e->r) < PAGE_SIZE) {
 		out->hva = (u8 *)(uintptr_t)(addr + e->addend);
 		out->code_ver = e->code_ver;
@@ -500,12 +511,9 @@ static unsigned room(gva_t addr)
 	return (unsigned)(PAGE_SIZE - (addr & ~PAGE_MASK));
 }
 
-/* Second page's address: wraps as the address size does outside 64-bit code. */
-static gva_t next_page(const struct x86_cpu *c, gva_t addr)
+static gva_t next_page(gva_t addr)
 {
-	gva_t n = (addr & PAGE_MASK) + PAGE_SIZE;
-
-	return c->mode & M_LMA ? n : (u32)n;
+	return (addr & PAGE_MASK) + PAGE_SIZE;
 }
 
 /* An operand of up to 8 bytes: `n` of them on the page `s`, the others on `t`. */
@@ -524,7 +532,7 @@ static inline void operand_resolve(struct x86_cpu *c, gva_t addr, unsigned size,
 	o->n = MIN(room(addr), size);
 	resolve(c, addr, o->n, access, &o->s);
 	if (unlikely(o->n < size))
-		resolve(c, next_page(c, addr), size - o->n, access, &o->t);
+		resolve(c, next_page(addr), size - o->n, access, &o->t);
 }
 
 static inline u64 operand_ld(struct x86_cpu *c, const struct operand *o)
@@ -657,7 +665,7 @@ static void rw(struct x86_cpu *c, gva_t addr, u8 *buf, unsigned len, u32 access)
 
 	resolve(c, addr, n, access, &s);
 	if (n < len)
-		resolve(c, next_page(c, addr), len - n, access, &t);
+		resolve(c, next_page(addr), len - n, access, &t);
 	copy_piece(c, &s, buf, n, access & MMU_WRITE);
 	if (n < len)
 		copy_piece(c, &t, buf + n, len - n, access & MMU_WRITE);
@@ -680,7 +688,7 @@ void mmu_probe_write(struct x86_cpu *c, gva_t addr, unsigned len)
 
 	resolve(c, addr, n, MMU_WRITE, &s);
 	if (n < len)
-		resolve(c, next_page(c, addr), len - n, MMU_WRITE, &s);
+		resolve(c, next_page(addr), len - n, MMU_WRITE, &s);
 }
 
 void *mmu_host(struct x86_cpu *c, gva_t addr, unsigned len, bool write)
@@ -701,7 +709,7 @@ void mmu_wrote(struct x86_cpu *c, gva_t addr, unsigned len)
 	if (s.hva)
 		wrote(c, s.code_ver);
 	if (len > room(addr)) {
-		resolve(c, next_page(c, addr), 1, MMU_WRITE, &s);
+		resolve(c, next_page(addr), 1, MMU_WRITE, &s);
 		if (s.hva)
 			wrote(c, s.code_ver);
 	}
@@ -709,12 +717,15 @@ void mmu_wrote(struct x86_cpu *c, gva_t addr, unsigned len)
 
 const struct itlb_entry *mmu_fetch(struct x86_cpu *c, gva_t addr)
 {
-	struct itlb_entry *e = &c->itlb[(addr >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
-	u64 tag = (addr & PAGE_MASK) | (c->cpl == 3);
 	const struct pmap_slot *slot;
+	struct itlb_entry *e;
 	struct mmu_walk w;
 	gpa_t page;
+	u64 tag;
 
+	addr = linear_wrap(c, addr);
+	e = &c->itlb[(addr >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
+	tag = (addr & PAGE_MASK) | (c->cpl == 3);
 	if (likely(e->tag == tag))
 		return e;
 	c->vcpu->stats.count[EXIT_PAGE_WALK]++;
