@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: MIT */
+/* Binary translation: what the parts of this engine share. doc/bt.md tells the whole story.
+ *
+ * A *unit* is the translation of a stretch of guest code that begins at some instruction and stays
+ * on one guest-physical page. It is host code in the code cache, the same for every virtual address
+ * at which the page is mapped, and consists of the guest's own instructions with memory operands
+ * redirected, checks in front of them, and exits.
+ *
+ * Host registers in translated code:
+ *
+ *	rax rcx rdx rbx rbp rsi rdi r8..r12	the guest's registers of that name
+ *	r13					the guest's RSP
+ *	r14, r15				BT_T0, BT_T1: scratch between guest instructions
+ *	rsp					the return stack (host addresses only; see below)
+ *	%gs					struct x86_cpu of the vCPU; struct bt_cpu lies at
+ *						BT_CPU_OFF behind it
+ *	EFLAGS, x87, vector registers		the guest's (arithmetic flags where they are live)
+ *
+ * The guest's r13, r14, r15 live in c->gpr[]. Everything else of the guest's state is in struct
+ * x86_cpu at all times. At every boundary between guest instructions all of this is so, which
+ * makes exceptions precise: a host instruction that can fault comes before anything of its guest
+ * instruction has changed.
+ *
+ * Virtual addresses: `pb[id]` of a vCPU is the virtual address at which it is running code page
+ * `id`, or BT_PB_NONE. The invariant on which everything rests:
+ *
+ *	while a vCPU executes a unit of page P, pb[P] is the virtual address of that page, and
+ *	whenever pb[P] is not BT_PB_NONE, the vCPU may execute P there (TLB semantics: rights and
+ *	mapping were checked, and nothing has been flushed since).
+ *
+ * Ways into a unit: the run loop (which looks up, fetches, sets pb); a direct jump within the page;
+ * a link to another page, which compares pb[target] - pb[source] with the distance; an indirect
+ * jump, a return, and a return landing, which compare the target address with pb[P] + offset. Each
+ * needs pb[P] valid, so that setting pb[P] to BT_PB_NONE closes the page for this vCPU: that is how
+ * TLB flushes and modified code work.
+ *
+ * Returns: a guest CALL pushes the guest's return address on the guest's stack and is a host CALL;
+ * a guest RET loads the guest's return address into BT_T0 and is a host RET. The landing behind the
+ * host CALL compares BT_T0 with its own address; if they differ (or the return stack has run
+ * empty, where it holds STUB_UNDERFLOW), the jump cache finds the target. The return stack's lower
+ * end is a guard page: a host fault there empties it.
+ *
+ * Threads: vCPUs run translated code concurrently. bt_vm.lock covers units, pages, hash, cache
+ * space and links. Code is never reused before a full flush, which happens with all vCPUs out of
+ * translated code. */
+#pragma once
+
+#include <pthread.h>
+#include <Zydis/Zydis.h>
+
+#include "cpu/x86/mmu.h"
+#include "cpu/x86/x86.h"
+#include "vcpu/engine.h"
+
+extern const struct engine_ops bt_engine;
+
+/* ---- host registers ---- */
+#define BT_T0 14
+#define BT_T1 15
+#define BT_SP 13
+/* Where guest register r lives: a host register, or -1: c->gpr[r]. */
+static inline int bt_home(unsigned r)
+{
+	return r == RSP ? BT_SP : r >= 13 ? -1 : (int)r;
+}
+
+/* ---- modes: what a translation depends on ---- */
+enum {
+	BTM_CODE64 = 1 << 0, /* else 32-bit code, flat segments */
+	BTM_USER = 1 << 1,   /* CPL 3 */
+	BTM_AC = 1 << 2,     /* supervisor that may access user pages: CR4.SMAP off or EFLAGS.AC */
+	BTM_FPU = 1 << 3,    /* CR0.TS and EM clear, CR4.OSFXSR set: x87, MMX, SSE run */
+	BTM_AVX = 1 << 4,    /* BTM_FPU, CR4.OSXSAVE, XCR0 has SSE and AVX */
+	BTM_SINGLE = 1 << 5, /* variant: no merged checks (entered when one failed) */
+	BTM_VALID = 1 << 7,  /* set in every mode that can be translated; 0: interp runs it */
+};
+#define BTM_PAGE_MASK (~(u32)BTM_SINGLE) /* a code page is of a mode without the variant */
+
+/* ---- per-vCPU state, behind struct x86_cpu ---- */
+#define BT_MAX_PAGES (1u << 17)
+#define BT_PB_NONE   (1ull << 62)
+#define BT_JC_SIZE   (1u << 16) /* indexed by bits 15:0 of the target */
+#define BT_SITES     1024u      /* of each class */
+#define BT_SITE_LOG  2048u
+#define BT_NR_SAVE   8
+#define BT_RSTACK    (256 * KiB)
+
+/* A site slot is a one-entry TLB for an access in the code: the page's virtual address (or
+ * BT_PB_NONE) and host address = virtual address + addend (in the protected mapping). Sites of one
+ * class share BT_SITES slots; a slot holds pages that the class's access may use. */
+struct bt_site {
+	u64 page;
+	uintptr_t addend;
+};
+enum bt_class { /* index = TLB set * 2 + write; TLB_USER_AC is not translated */
+	        BT_SUP_R,
+	        BT_SUP_W,
+	        BT_SUPAC_R,
+	        BT_SUPAC_W,
+	        BT_USER_R,
+	        BT_USER_W,
+	        BT_CLASSES
+};
+
+enum bt_leave {                  /* why translated code came back to the run loop */
+	        BT_LEAVE_EXIT,   /* direct exit number bt->exit, not linked (or attention) */
+	        BT_LEAVE_LOOKUP, /* go on at c->rip */
+	        BT_LEAVE_FAULT,  /* host fault at bt->fault_pc: bt->fault_vector, or SMC */
+};
+
+struct bt_cpu {
+	/* Translated code and stubs use these by offset. */
+	u32 attn; /* not 0: come out at the next poll. Set by anyone, cleared by the run loop */
+	u32 exit; /* BT_LEAVE_EXIT */
+	u64 save[BT_NR_SAVE]; /* scratch of one guest instruction's code */
+	u64 flags;            /* flags kept over a check: LAHF/SETO image in AX */
+	u64 group[16];        /* addends of the merged checks of the running block */
+	u64 host_sp;          /* C stack while translated code runs */
+	u64 ret_sp;           /* return stack while C code runs */
+	u64 ret_top;          /* its empty position */
+	uintptr_t addend;     /* scratch of the stubs */
+	/* The stubs' and run loop's. */
+	struct x86_cpu *c;
+	struct bt_vm *vm;
+	uintptr_t fault_pc; /* BT_LEAVE_FAULT */
+	int fault_vector;   /* -1: a store to a protected page */
+	uintptr_t fault_addr;
+	u8 *rstack;         /* mapping: guard page, stack */
+	bool in_cache;      /* under bt_vm.lock's protocol: executes translated code */
+	bool sup_nonglobal; /* a supervisor site may hold a non-global page */
+	u32 inval_seen;     /* invalidations served */
+	u32 site_log_n[2];  /* [0] supervisor, [1] user and SMAP-open classes; > BT_SITE_LOG: all */
+	u32 site_log[2][BT_SITE_LOG]; /* byte offsets of slots from struct x86_cpu */
+	u64 pauses;
+	u64 stat[16]; /* enum bt_stat */
+	/* Code pages entered since the last flush, so that flushes are short (page.c). */
+	u32 nr_entered;
+	struct bt_site site[BT_CLASSES][BT_SITES] __attribute__((aligned(64)));
+	uintptr_t jc[2][BT_JC_SIZE]; /* [CPL 3] host address of an indirect entry, or STUB_LOOKUP */
+	u64 pb[BT_MAX_PAGES];
+	u32 entered[BT_MAX_PAGES]; /* list: ids with pb valid */
+};
+#define BT_CPU_OFF ALIGN_UP(sizeof(struct x86_cpu), (size_t)4096)
+static inline struct bt_cpu *bt_of(struct x86_cpu *c)
+{
+	return (struct bt_cpu *)(void *)((u8 *)c + BT_CPU_OFF);
+}
+/* %gs-relative displacements */
+#define BT_GS(field)   ((s32)(BT_CPU_OFF + offsetof(struct bt_cpu, field)))
+#define BT_GS_C(field) ((s32)offsetof(struct x86_cpu, field))
+#define BT_GS_GPR(r)   ((s32)(offsetof(struct x86_cpu, gpr) + 8 * (r)))
+#define BT_GS_PB(id)   ((s32)(BT_GS(pb) + 8 * (s32)(id)))
+#define BT_GS_SITE(cl, i)                                                                          \
+	((s32)(BT_GS(site) + (s32)(((cl)*BT_SITES + (i)) * sizeof(struct bt_site))))
+
+/* ---- the code cache (cache.c) ----
+ * One memfd mapped twice, writable and executable; the offset is the same in both. All code lies
+ * within 2 GiB, so calls and jumps are rel32. Filled from the bottom; when full, everything goes.
+ */
+struct bt_cache {
+	u8 *rw, *rx;
+	u32 size, used;
+	u32 stubs_end;
+};
+
+/* ---- pages, units, entries, exits ---- */
+struct bt_insn {   /* from host code to guest instruction; ascending in `host` */
+	u32 host;  /* offset in the cache of its first byte */
+	u16 guest; /* offset in the guest page */
+	u8 len;    /* bytes of guest code */
+	u8 flags;
+};
+
+struct bt_unit {
+	u32 page, page2; /* ids; page2: of an instruction that straddles, or ~0 */
+	u32 mode;
+	u32 host, host_end;  /* offsets in the cache: hot code, then cold code */
+	u32 insns, nr_insns; /* index into bt_vm.insns */
+	u32 next;            /* unit of the same page, or ~0 */
+	bool dead;
+};
+
+struct bt_page {
+	gpa_t gpa;
+	u64 ram_page; /* index: offset in RAM's memfd >> 12 */
+	u32 mode;     /* BTM_*, without BTM_SINGLE */
+	u32 units;    /* list, ~0: none */
+	u32 hash_next;
+	u32 ram_next; /* page of the same RAM page in another mode, or ~0 */
+	bool dead;    /* its code was modified: never entered again, its id is not reused */
+};
+
+struct bt_entry { /* a guest instruction at which a unit can be entered */
+	u32 page;
+	u16 off;
+	bool single; /* of the BTM_SINGLE variant */
+	u8 live;     /* arithmetic flags (as BT_F_*) that the code reads before it writes them */
+	u32 unit;
+	u32 body;     /* cache offset: pb[page] is right, flags in EFLAGS */
+	u32 indirect; /* cache offset: BT_T0 is the target's virtual address; checks it */
+	u32 hash_next;
+};
+
+/* A direct exit: a jump or call (rel32 at `patch`) that goes to its cold stub until it is linked.
+ * Target: virtual address pb[page] + delta, in `mode`. */
+struct bt_exit {
+	u32 patch; /* cache offset of the rel32; 0: never linked */
+	u32 stub;  /* cache offset of the cold stub */
+	u32 page;  /* source */
+	u32 mode;  /* of the target, BTM_SINGLE included */
+	s64 delta;
+};
+
+#define BT_NONE (~0u)
+
+/* ---- stubs (stub.c), generated at the start of the cache; addresses in the executable alias ----
+ *
+ * STUB_EXIT	jmp. r15d = exit number. Leaves with BT_LEAVE_EXIT.
+ * STUB_LOOKUP	jmp. r14 = target's virtual address. Leaves with BT_LEAVE_LOOKUP, c->rip = r14.
+ * STUB_INDIRECT_[SUP|USER]	jmp. r14 = target: through jc. Keeps flags.
+ * STUB_UNDERFLOW	where a RET on the empty return stack lands: like an indirect jump to r14;
+ *		there is one for each privilege level's jc, chosen by c->cpl.
+ * STUB_HELPER	call. r14 = virtual address of the guest instruction, r15d = BT_HARG(...). Saves all
+ *		guest registers and EFLAGS into c (aflags), sets c->rip = r14 and c->next_rip (masked
+ *to 32 bits in 32-bit code), calls the helper on the C stack. It returns 0: registers and EFLAGS
+ *are loaded again and the stub returns, unless attn is set: then it leaves with BT_LEAVE_LOOKUP,
+ *c->rip = c->next_rip. It returns 1: leaves with BT_LEAVE_LOOKUP at c->rip.
+ * STUB_MISS_R/_W	call, from cold code, r14 = virtual address, r15d = %gs-offset of the site
+ *slot. Followed by two words in `test eax, imm32` (a9) instructions, BT_MISS1 and BT_MISS2, then
+ *		two 5-byte jumps (e9): the first retries, the second goes to the next guest
+ *instruction. If the access does not cross its page and the TLB set of the slot's class has the
+ *page, the slot is filled and logged and the stub returns to the word (so the first jump is taken).
+ *		Else registers are saved, c->rip and next_rip set (pb[page] + offset), mmu_fill()
+ *called; on success as before; if the access cannot be cached, interp_step() executes the
+ *instruction and the stub goes on at the second jump with registers and EFLAGS from c, or leaves
+ *with BT_LEAVE_LOOKUP when rip isn't the next instruction, the mode changed, code was written, or
+ *attn is set. Flags before the instruction are in bt->flags if BT_MISS_FLAGS is set, else in EFLAGS
+ *if BT_MISS_EFLAGS is set, else dead. Clobbers r14, r15, EFLAGS. STUB_GROUP_R/_W	call, as
+ *STUB_MISS but only the TLB is asked, without words behind the call: CF=0: slot filled; CF=1: not
+ *there. Clobbers r14, r15, EFLAGS. STUB_FAULT	where the signal handler continues after a host
+ *fault in translated code.
+ */
+enum bt_stub {
+	STUB_EXIT,
+	STUB_LOOKUP,
+	STUB_INDIRECT_SUP,
+	STUB_INDIRECT_USER,
+	STUB_UNDERFLOW,
+	STUB_HELPER,
+	STUB_MISS_R,
+	STUB_MISS_W,
+	STUB_GROUP_R,
+	STUB_GROUP_W,
+	STUB_FAULT,
+	NR_STUBS
+};
+
+/* arg: up to 20 bits for the helper */
+#define BT_HARG(helper, len, arg) ((u32)(helper) | (u32)(len) << 8 | (u32)(arg) << 12)
+#define BT_MISS1(page_id, flags)  ((u32)(page_id) | (u32)(flags))
+#define BT_MISS_FLAGS             (1u << 30)
+#define BT_MISS_EFLAGS            (1u << 29)
+/* off: guest offset in page; len: of the instruction; size: bytes accessed, 1..64 (wider: 0) */
+#define BT_MISS2(off, len, size) ((u32)(off) | (u32)(len) << 12 | (u32)(size) << 16)
+
+/* Helpers: c->rip, c->next_rip are set; may raise. 0: go on with the next instruction; 1: go on
+ * at c->rip. The list is in helpers.h. */
+typedef int bt_helper_fn(struct x86_cpu *c, u32 arg);
+extern bt_helper_fn *const bt_helpers[];
+
+enum bt_stat {
+	BT_STAT_TRANSLATED, /* units */
+	BT_STAT_GUEST_INSNS,
+	BT_STAT_HOST_BYTES,
+	BT_STAT_LOOKUPS, /* BT_LEAVE_LOOKUP */
+	BT_STAT_EXITS,   /* BT_LEAVE_EXIT */
+	BT_STAT_LINKS,
+	BT_STAT_FAULTS,
+	BT_STAT_MISSES,      /* in C */
+	BT_STAT_INTERP,      /* instructions by interp_step */
+	BT_STAT_INVALIDATED, /* pages */
+	BT_STAT_FLUSHES,
+	BT_STAT_SMC,
+};
+
+struct bt_vm {
+	struct vm *vm;
+	pthread_mutex_t lock;
+	struct bt_cache cache;
+	uintptr_t stub[NR_STUBS];
+	struct bt_page *pages; /* reserved, BT_MAX_PAGES */
+	struct bt_unit *units; /* reserved; ascending in host */
+	struct bt_insn *insns;
+	struct bt_exit *exits; /* number 0 unused */
+	struct bt_entry *entries;
+	u32 nr_pages, nr_units, nr_insns, nr_exits, nr_entries;
+	u32 max_units, max_insns, max_exits, max_entries;
+	u32 *page_hash, *entry_hash;
+	u32 page_hash_mask, entry_hash_mask;
+	bool strict_flags[2]; /* [user]: arithmetic flags are live across RET (bt_set_strict) */
+	bool has_bmi2;
+	ZydisDecoder decoder[2]; /* [0] 32-bit, [1] 64-bit code, features as the guest's CPUID */
+	void *priv;              /* page.c's, cache.c's own */
+};
+static inline struct bt_vm *bt_vm_of(struct x86_cpu *c)
+{
+	return bt_of(c)->vm;
+}
+
+/* ---- xlate.c: translation ----
+ * Under the lock, in plain C (x86_fpu_put was called). `code` is the page's 4096 bytes (guest
+ * memory: changing), `next` those of the virtually next page or NULL (then a straddling
+ * instruction is left to interp). Makes unit, entries and exits for guest offset `off`.
+ * Returns the entry's index, or BT_NONE: out of cache or table space: flush everything, try
+ * again. There is always at least room after a flush. */
+u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 off, const u8 *code,
+                 u32 page2, const u8 *next);
+
+/* ---- page.c: pages, entries, invalidation ---- */
+u32 bt_entry_find(struct bt_vm *bt, u32 page, u16 off, bool single); /* index or BT_NONE */
+/* Adds a filled entry (all but hash_next); index, or BT_NONE when the table is full. */
+u32 bt_entry_add(struct bt_vm *bt, const struct bt_entry *e);
+/* These bytes of the RAM page of code page `page` are translated: stores to others need not
+ * invalidate anything. */
+void bt_page_cover(struct bt_vm *bt, u32 page, unsigned off, unsigned len);
+/* Arithmetic flags turned out to be live across a RET at this privilege: everything is flushed
+ * before the next unit runs. */
+void bt_set_strict(struct bt_vm *bt, bool user);
+
+/* ---- arithmetic flags as a mask ---- */
+enum { BT_F_C = 1, BT_F_P = 2, BT_F_A = 4, BT_F_Z = 8, BT_F_S = 16, BT_F_O = 32, BT_F_ALL = 63 };
