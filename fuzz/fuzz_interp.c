@@ -509,7 +509,9 @@ static void check_entry(struct machine *m, unsigned set, unsigned i, bool untouc
 	hva = (const u8 *)(uintptr_t)(va + e->addend);
 	off = (u64)(hva - p->hva);
 	MUST(off < p->ram_size && !(off & ~PAGE_MASK));
-	MUST(e->code_ver == &p->code_ver[off >> PAGE_SHIFT]);
+	MUST(e->bt_addend == e->addend);
+	MUST(c->code_ver_bias + ((uintptr_t)hva >> PAGE_SHIFT) * sizeof(u32) ==
+	     (uintptr_t)&p->code_ver[off >> PAGE_SHIFT]);
 	if (!untouched)
 		return;
 	MUST(mmu_probe(c, va, &gpa));

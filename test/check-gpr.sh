@@ -54,6 +54,7 @@ pmap_read            kvmpv,mmu      after x86_fpu_put(); mmu: debugger's access,
 pmap_write           kvmpv,mmu      after x86_fpu_put(); mmu: debugger's access, vCPU parked
 pmap_ptr             cr,mmu         clean
 pmap_code_mark       decode,run     clean
+pmap_code_written    mmu            clean
 vcpu_unhalt          kvmpv          after x86_fpu_put()
 vm_kill              run            after x86_fpu_put()
 trace_msg            *              after x86_fpu_put()

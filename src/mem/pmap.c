@@ -72,10 +72,30 @@ fail:
 	return err;
 }
 
+int pmap_create_protected(struct pmap *p)
+{
+	void *hva = mmap(NULL, p->ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+	                 p->fd, 0);
+
+	if (hva == MAP_FAILED) {
+		int err = -errno;
+
+		log_error("cannot map %llu MiB of guest memory a second time: %s; "
+		          "try a smaller -m",
+		          (unsigned long long)(p->ram_size / MiB), strerror(-err));
+		return err;
+	}
+	madvise(hva, p->ram_size, MADV_DONTDUMP);
+	p->bt_hva = hva;
+	return 0;
+}
+
 void pmap_destroy(struct pmap *p)
 {
 	if (!p)
 		return;
+	if (p->bt_hva)
+		munmap(p->bt_hva, p->ram_size);
 	if (p->hva)
 		munmap(p->hva, p->ram_size);
 	if (p->code_ver)
@@ -97,6 +117,18 @@ u8 *pmap_ptr(const struct pmap *p, gpa_t gpa, u64 len)
 /* What to do with each contiguous piece; `arg` advances by the piece's length. */
 enum piece_op { PIECE_CHECK, PIECE_READ, PIECE_WRITE, PIECE_ZERO };
 
+static void pieces_written(const struct pmap *p, u64 at, u64 len)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the stores, then the marks */
+	while (len) {
+		u64 off = at & ~PAGE_MASK, n = MIN(len, PAGE_SIZE - off);
+
+		pmap_code_written(p, at >> PAGE_SHIFT, (u32)off, (u32)n);
+		at += n;
+		len -= n;
+	}
+}
+
 static int for_pieces(const struct pmap *p, gpa_t gpa, u8 *buf, u64 len, enum piece_op op)
 {
 	while (len) {
@@ -113,11 +145,8 @@ static int for_pieces(const struct pmap *p, gpa_t gpa, u8 *buf, u64 len, enum pi
 			memcpy(s->hva + off, buf, n);
 		else if (op == PIECE_ZERO)
 			memset(s->hva + off, 0, n);
-		if (op == PIECE_WRITE || op == PIECE_ZERO) {
-			__atomic_thread_fence(__ATOMIC_SEQ_CST);
-			for (u64 pg = off >> PAGE_SHIFT; pg <= (off + n - 1) >> PAGE_SHIFT; pg++)
-				pmap_code_written(&s->code_ver[pg]);
-		}
+		if (op == PIECE_WRITE || op == PIECE_ZERO)
+			pieces_written(p, (u64)(s->hva - p->hva) + off, n);
 		if (buf)
 			buf += n;
 		gpa += n;
@@ -147,8 +176,28 @@ int pmap_zero(struct pmap *p, gpa_t gpa, u64 len)
 	return err ? err : for_pieces(p, gpa, NULL, len, PIECE_ZERO);
 }
 
+void pmap_code_written(const struct pmap *p, u64 page, u32 off, u32 len)
+{
+	u32 *w = (u32 *)&p->code_ver[page];
+	u32 v = __atomic_load_n(w, __ATOMIC_RELAXED);
+	const struct pmap_code_hook *hook = p->code_hook;
+	u32 keep;
+
+	if (likely(!(v & PMAP_CODE_MARKED)))
+		return;
+	keep = hook && hook->written(hook->arg, page, off, len) ? PMAP_CODE_STEP - 1 : 0;
+	/* Again when a decoder settled the mark, or took a new one, in between: it may have read
+	 * the bytes while our store was still in the store buffer. */
+	while ((v & PMAP_CODE_MARKED) &&
+	       !__atomic_compare_exchange_n(w, &v,
+	                                    (v + PMAP_CODE_STEP) & ~(PMAP_CODE_STEP - 1 - keep),
+	                                    false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		;
+}
+
 u32 pmap_code_mark(struct pmap *p, _Atomic u32 *ver)
 {
+	const struct pmap_code_hook *hook = p->code_hook;
 	const u32 both = PMAP_CODE_MARKED | PMAP_CODE_SETTLED;
 	u32 *w = (u32 *)ver;
 	u32 v = __atomic_load_n(w, __ATOMIC_SEQ_CST);
@@ -156,6 +205,10 @@ u32 pmap_code_mark(struct pmap *p, _Atomic u32 *ver)
 	/* A writer may move the version at any step: then start again. */
 	while ((v & both) != both) {
 		v = __atomic_or_fetch(w, PMAP_CODE_MARKED, __ATOMIC_SEQ_CST);
+		/* Not only by the one who set the bit: another may be between that and its call,
+		 * and we must not read before the page is protected. */
+		if (hook)
+			hook->marked(hook->arg, (u64)(ver - p->code_ver));
 		if (!p->single &&
 		    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) < 0)
 			syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);

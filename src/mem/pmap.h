@@ -12,8 +12,13 @@
  * Code marks: for every RAM page there is a 32-bit word, `code_ver`. Bit 0 (MARKED) says
  * that some vCPU holds decoded or translated code of that page, bit 1 (SETTLED) that the
  * barrier after marking is over; the upper bits are a version. A store to a marked page calls
- * pmap_code_written(), which takes the mark off and moves the version; whoever holds code of the
+ * pmap_code_written(), which moves the version and takes the mark off; whoever holds code of the
  * page compares the version before he uses it.
+ *
+ * An engine whose stores don't look at the mark has them made through a second mapping of the same
+ * memfd, `bt_hva`, in which it takes the right to write from pages with code: then they fault. Its
+ * `code_hook` hears of pages being marked, and of stores through the first mapping, `hva`; it may
+ * keep the mark although a page was written.
  *
  * Memory order: the writer stores, then reads the mark; the decoder sets the mark, then
  * (pmap_code_mark) runs membarrier(2), then reads the bytes. So either the decoder sees the store
@@ -40,11 +45,24 @@ struct pmap_slot {
 	_Atomic u32 *code_ver; /* one word a page */
 };
 
+/* `page`: index of the page in the memfd. Both may be called by any thread that marks or writes. */
+struct pmap_code_hook {
+	/* The page is being marked, and its bytes are not read yet. May be called more than once
+	 * for one mark, by several threads at a time. */
+	void (*marked)(void *arg, u64 page);
+	/* `len` bytes at `off` of a marked page were stored through the first mapping. true: the
+	 * page stays marked; the version moves on either way. */
+	bool (*written)(void *arg, u64 page, u32 off, u32 len);
+	void *arg;
+};
+
 struct pmap {
 	int fd;
 	u64 ram_size;
-	u8 *hva; /* the whole of RAM */
+	u8 *hva;    /* the whole of RAM */
+	u8 *bt_hva; /* the same once more, or NULL */
 	_Atomic u32 *code_ver;
+	const struct pmap_code_hook *code_hook; /* set before the first vCPU runs, or NULL */
 	unsigned nr_slots;
 	struct pmap_slot slot[PMAP_MAX_SLOTS];
 	bool single; /* only one vCPU: no membarrier needed */
@@ -53,6 +71,15 @@ struct pmap {
 /* `ram_size` in bytes, a multiple of 2 MiB, at least 2 MiB. 0 or -errno (logged). */
 int pmap_create(struct pmap **out, u64 ram_size);
 void pmap_destroy(struct pmap *p);
+/* Make the second mapping, p->bt_hva, all of it readable and writable; before the first vCPU runs.
+ * 0 or -errno (logged). */
+int pmap_create_protected(struct pmap *p);
+
+/* Index of the page in RAM that a pointer into p->hva is in. */
+static inline u64 pmap_page(const struct pmap *p, const void *host)
+{
+	return (u64)((const u8 *)host - p->hva) >> PAGE_SHIFT;
+}
 
 /* The slot that holds `gpa`, or NULL (device or nothing). */
 static inline const struct pmap_slot *pmap_slot(const struct pmap *p, gpa_t gpa)
@@ -72,19 +99,9 @@ int pmap_read(const struct pmap *p, gpa_t gpa, void *buf, u64 len);
 int pmap_write(struct pmap *p, gpa_t gpa, const void *buf, u64 len);
 int pmap_zero(struct pmap *p, gpa_t gpa, u64 len);
 
-/* Slow half of a store to a marked page. */
-static inline void pmap_code_written(_Atomic u32 *ver)
-{
-	u32 v = __atomic_load_n((u32 *)ver, __ATOMIC_RELAXED);
-
-	/* Again when a decoder settled the mark, or took a new one, in between: it may have read
-	 * the bytes while our store was still in the store buffer. */
-	while (unlikely(v & PMAP_CODE_MARKED) &&
-	       !__atomic_compare_exchange_n((u32 *)ver, &v,
-	                                    (v + PMAP_CODE_STEP) & ~(PMAP_CODE_STEP - 1), false,
-	                                    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
-		;
-}
+/* Slow half of a store to a marked page: `len` bytes at `off` of page `page`, which are stored.
+ * Does nothing when the page is not marked. */
+void pmap_code_written(const struct pmap *p, u64 page, u32 off, u32 len);
 
 /* Mark a page before its bytes are read as code; returns the version (marked, settled). */
 u32 pmap_code_mark(struct pmap *p, _Atomic u32 *ver);

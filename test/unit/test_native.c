@@ -90,9 +90,8 @@ static struct fix *setup(void)
 		c->seg[i] = (struct x86_seg){.limit = ~0u,
 		                             .ar = SEG_P | SEG_S | SEG_RW | SEG_DB | SEG_G};
 	c->seg[CS].ar = SEG_P | SEG_S | SEG_RW | SEG_CODE | SEG_L | SEG_G;
-	c->tlb_used = 15;
+	mmu_init(c);
 	x86_update_mode(c);
-	mmu_flush_all(c);
 	x86_fpu_init(c);
 	/* Software's usual start instead of power-on's. */
 	put_le16(c->xsave, 0x37f);

@@ -158,6 +158,81 @@ static void test_code_marks_by_range(void **state)
 	pmap_destroy(p);
 }
 
+struct heard {
+	unsigned marked, written;
+	u64 page[4];
+	u32 off[4], len[4];
+	bool keep;
+};
+
+static void heard_marked(void *arg, u64 page)
+{
+	struct heard *h = arg;
+
+	h->page[0] = page;
+	h->marked++;
+}
+
+static bool heard_written(void *arg, u64 page, u32 off, u32 len)
+{
+	struct heard *h = arg;
+
+	h->page[h->written & 3] = page;
+	h->off[h->written & 3] = off;
+	h->len[h->written & 3] = len;
+	h->written++;
+	return h->keep;
+}
+
+static void test_code_hook(void **state)
+{
+	struct heard h = {.keep = true};
+	const struct pmap_code_hook hook = {heard_marked, heard_written, &h};
+	struct pmap *p = make(4 * GiB);
+	u8 buf[PAGE_SIZE + 16] = {0};
+	u32 v;
+
+	p->code_hook = &hook;
+	v = pmap_code_mark(p, mark_of(p, PCI_HOLE_END));
+	assert_int_equal(h.marked, 1);
+	assert_int_equal(h.page[0], PCI_HOLE_START >> PAGE_SHIFT); /* in RAM it follows */
+	pmap_code_mark(p, mark_of(p, PCI_HOLE_END + 2 * PAGE_SIZE));
+	assert_int_equal(h.marked, 2);
+	assert_int_equal(pmap_write(p, PCI_HOLE_END + PAGE_SIZE - 8, buf, sizeof(buf)), 0);
+	assert_int_equal(h.written, 2);
+	assert_int_equal(h.page[0], PCI_HOLE_START >> PAGE_SHIFT);
+	assert_int_equal(h.off[0], PAGE_SIZE - 8);
+	assert_int_equal(h.len[0], 8);
+	assert_int_equal(h.page[1], (PCI_HOLE_START >> PAGE_SHIFT) + 2);
+	assert_int_equal(h.off[1], 0);
+	assert_int_equal(h.len[1], 8);
+	/* kept: another version under the same mark */
+	assert_int_equal(*mark_of(p, PCI_HOLE_END), v + PMAP_CODE_STEP);
+	h.keep = false;
+	assert_int_equal(pmap_zero(p, PCI_HOLE_END + 0x123, 1), 0);
+	assert_int_equal(h.written, 3);
+	assert_int_equal(h.off[2], 0x123);
+	assert_int_equal(*mark_of(p, PCI_HOLE_END), (v & ~3u) + 2 * PMAP_CODE_STEP);
+	assert_int_equal(pmap_zero(p, PCI_HOLE_END + 0x123, 1), 0);
+	assert_int_equal(h.written, 3);
+	pmap_destroy(p);
+}
+
+static void test_protected(void **state)
+{
+	struct pmap *p = make(4 * MiB);
+
+	assert_null(p->bt_hva);
+	assert_int_equal(pmap_create_protected(p), 0);
+	assert_ptr_not_equal(p->hva, p->bt_hva);
+	p->hva[0x1234] = 1;
+	assert_int_equal(p->bt_hva[0x1234], 1);
+	p->bt_hva[4 * MiB - 1] = 2;
+	assert_int_equal(p->hva[4 * MiB - 1], 2);
+	assert_int_equal(pmap_page(p, p->hva + 0x1fff), 1);
+	pmap_destroy(p);
+}
+
 static void test_single(void **state)
 {
 	struct pmap *p = make(2 * MiB);
@@ -182,6 +257,7 @@ int main(void)
 		cmocka_unit_test(test_small),      cmocka_unit_test(test_pci_hole),
 		cmocka_unit_test(test_pointer),    cmocka_unit_test(test_copies),
 		cmocka_unit_test(test_code_marks), cmocka_unit_test(test_code_marks_by_range),
+		cmocka_unit_test(test_code_hook),  cmocka_unit_test(test_protected),
 		cmocka_unit_test(test_single),     cmocka_unit_test(test_too_large),
 	};
 

@@ -131,15 +131,6 @@ static inline u64 ld8_sys(struct x86_cpu *c, gva_t addr)
 
 	return likely(p) ? *(const volatile u64 *)p : mmu_ld_sys(c, addr, 8);
 }
-/* After stores through a pointer from a TLB entry (mem/pmap.h, code marks). */
-static inline void tlb_wrote(struct x86_cpu *c, const struct tlb_entry *e)
-{
-	__asm__ volatile("" ::: "memory");
-	if (unlikely(__atomic_load_n((u32 *)e->code_ver, __ATOMIC_RELAXED) & PMAP_CODE_MARKED)) {
-		pmap_code_written(e->code_ver);
-		c->code_written = true;
-	}
-}
 
 /* ---- seg.c ---- */
 

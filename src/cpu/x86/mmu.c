@@ -324,6 +324,8 @@ void mmu_flush_all(struct x86_cpu *c)
 void mmu_init(struct x86_cpu *c)
 {
 	c->apic_page = ~0ull;
+	c->code_ver_bias = (uintptr_t)c->pmap->code_ver -
+	                   ((uintptr_t)c->pmap->hva >> PAGE_SHIFT) * sizeof(u32);
 	c->tlb_used = (1u << TLB_SETS) - 1;
 	c->tlb_fills = TLB_FILL_LOG + 1;
 	c->itlb_fills = ITLB_FILL_LOG + 1;
@@ -367,13 +369,35 @@ static enum tlb_set set_of(const struct x86_cpu *c, u32 access)
 struct span {
 	u8 *hva;
 	gpa_t gpa;
-	_Atomic u32 *code_ver;
 };
 
 /* The local APIC's page hides what is below it. */
 static const struct pmap_slot *ram_slot(const struct x86_cpu *c, gpa_t gpa)
 {
 	return (gpa & PAGE_MASK) == c->apic_page ? NULL : pmap_slot(c->pmap, gpa);
+}
+
+static void fill(struct x86_cpu *c, enum tlb_set set, gva_t addr, u8 *host, bool writable)
+{
+	const struct pmap *p = c->pmap;
+	unsigned i = tlb_index(addr);
+	struct tlb_entry *e = &c->tlbs[set][i];
+
+	if (e->r != (addr & PAGE_MASK))
+		e->w = invalid_tag(i);
+	e->r = addr & PAGE_MASK;
+	/* Stores through the second mapping don't look at the mark. Should the page be marked just
+	 * now, by another vCPU, they fault. */
+	if (unlikely(p->bt_hva && mmu_code_marked(c, (uintptr_t)host)))
+		e->w = invalid_tag(i);
+	else if (writable)
+		e->w = e->r;
+	e->addend = (uintptr_t)host - addr;
+	e->bt_addend = e->addend + (p->bt_hva ? (uintptr_t)p->bt_hva - (uintptr_t)p->hva : 0);
+	c->tlb_used |= 1u << set;
+	if (c->tlb_fills < TLB_FILL_LOG)
+		c->tlb_filled[c->tlb_fills] = (u16)(set * TLB_SIZE + i);
+	c->tlb_fills += c->tlb_fills <= TLB_FILL_LOG;
 }
 
 /* Outside IA-32e mode linear addresses have 32 bits: the parts of an operand that reaches beyond
@@ -397,7 +421,6 @@ static void resolve(struct x86_cpu *c, gva_t addr, unsigned len, u32 access, str
 	e = &c->tlbs[set][i];
 	if (set != TLB_USER_AC && addr - (access & MMU_WRITE ? e->w : e->r) < PAGE_SIZE) {
 		out->hva = (u8 *)(uintptr_t)(addr + e->addend);
-		out->code_ver = e->code_ver;
 		out->gpa = 0;
 		return;
 	}
@@ -413,21 +436,10 @@ static void resolve(struct x86_cpu *c, gva_t addr, unsigned len, u32 access, str
 		return;
 	}
 	out->hva = slot->hva + (w.gpa - slot->base);
-	out->code_ver = &slot->code_ver[(w.gpa - slot->base) >> PAGE_SHIFT];
 	if (set == TLB_USER_AC || (unlikely(c->step) && x86_page_watched(c, addr & PAGE_MASK)))
 		return;
 	note_size(c, addr, w.page_size);
-	if (e->r != (addr & PAGE_MASK))
-		e->w = invalid_tag(i);
-	e->r = addr & PAGE_MASK;
-	if (w.writable)
-		e->w = e->r;
-	e->addend = (uintptr_t)out->hva - addr;
-	e->code_ver = out->code_ver;
-	c->tlb_used |= 1u << set;
-	if (c->tlb_fills < TLB_FILL_LOG)
-		c->tlb_filled[c->tlb_fills] = (u16)(set * TLB_SIZE + i);
-	c->tlb_fills += c->tlb_fills <= TLB_FILL_LOG;
+	fill(c, set, addr, out->hva, w.writable);
 }
 
 static void alignment_check(struct x86_cpu *c, gva_t addr, unsigned size)
@@ -436,14 +448,59 @@ static void alignment_check(struct x86_cpu *c, gva_t addr, unsigned size)
 		x86_raise_err(c, X86_AC, 0);
 }
 
-static inline void wrote(struct x86_cpu *c, _Atomic u32 *ver)
+bool mmu_fill(struct x86_cpu *c, gva_t addr, bool write)
 {
-	__asm__ volatile("" ::: "memory"); /* the store, then the mark (mem/pmap.h) */
-	if (unlikely(__atomic_load_n((u32 *)ver, __ATOMIC_RELAXED) & PMAP_CODE_MARKED)) {
-		pmap_code_written(ver);
-		c->code_written = true;
-		c->vcpu->stats.count[EXIT_SMC]++;
+	enum tlb_set set = set_of(c, 0);
+	const struct tlb_entry *e;
+	struct span s;
+
+	if (set == TLB_USER_AC || (unlikely(c->step) && x86_page_watched(c, addr & PAGE_MASK)))
+		return false;
+	resolve(c, addr, 1, write ? MMU_WRITE : MMU_READ, &s);
+	e = &c->tlbs[set][tlb_index(addr)];
+	return addr - (write ? e->w : e->r) < PAGE_SIZE;
+}
+
+static void drop_write(const struct x86_cpu *c, struct tlb_entry *e, unsigned i, uintptr_t host)
+{
+	/* An invalid tag plus the addend can't be mistaken: what it drops is invalid. */
+	if (e->w + e->addend == host)
+		e->w = invalid_tag(i);
+}
+
+void mmu_drop_write(struct x86_cpu *c, u64 page)
+{
+	uintptr_t host = (uintptr_t)(c->pmap->hva + (page << PAGE_SHIFT));
+
+	if (c->tlb_fills <= TLB_FILL_LOG) {
+		for (unsigned n = 0; n < c->tlb_fills; n++) {
+			unsigned i = c->tlb_filled[n] % TLB_SIZE;
+
+			drop_write(c, &c->tlbs[c->tlb_filled[n] / TLB_SIZE][i], i, host);
+		}
+		return;
 	}
+	for (unsigned s = 0; s < TLB_SETS; s++)
+		for (unsigned i = 0; c->tlb_used & (1u << s) && i < TLB_SIZE; i++)
+			drop_write(c, &c->tlbs[s][i], i, host);
+}
+
+/* ---- stores to pages with code ---- */
+
+void mmu_code_written(struct x86_cpu *c, uintptr_t host, unsigned len)
+{
+	struct pmap *p = c->pmap;
+
+	if (p->code_hook)
+		x86_fpu_put(c); /* it may be ordinary code */
+	pmap_code_written(p, pmap_page(p, (const u8 *)host), (u32)(host & ~PAGE_MASK), len);
+	c->code_written = true;
+	c->vcpu->stats.count[EXIT_SMC]++;
+}
+
+static inline void wrote(struct x86_cpu *c, const u8 *host, unsigned len)
+{
+	mmu_stored(c, (uintptr_t)host, len);
 }
 
 /* ---- devices ---- */
@@ -556,7 +613,7 @@ static inline void operand_st(struct x86_cpu *c, const struct operand *o, u64 va
 	if (likely(o->n == o->size)) {
 		if (o->s.hva) {
 			store_host(o->s.hva, val, o->size);
-			wrote(c, o->s.code_ver);
+			wrote(c, o->s.hva, o->size);
 		} else {
 			mmio_write(c, o->s.gpa, val, o->size);
 		}
@@ -572,9 +629,9 @@ static inline void operand_st(struct x86_cpu *c, const struct operand *o, u64 va
 			mmio_write(c, p->gpa + off, (val >> (i * 8)) & 0xff, 1);
 	}
 	if (o->s.hva)
-		wrote(c, o->s.code_ver);
+		wrote(c, o->s.hva, o->n);
 	if (o->t.hva)
-		wrote(c, o->t.code_ver);
+		wrote(c, o->t.hva, o->size - o->n);
 }
 
 static u64 ld(struct x86_cpu *c, gva_t addr, unsigned size, u32 access)
@@ -655,7 +712,7 @@ static void copy_piece(struct x86_cpu *c, const struct span *s, u8 *buf, unsigne
 		i += k;
 	}
 	if (write && s->hva)
-		wrote(c, s->code_ver);
+		wrote(c, s->hva, n);
 }
 
 static void rw(struct x86_cpu *c, gva_t addr, u8 *buf, unsigned len, u32 access)
@@ -703,15 +760,16 @@ void *mmu_host(struct x86_cpu *c, gva_t addr, unsigned len, bool write)
 
 void mmu_wrote(struct x86_cpu *c, gva_t addr, unsigned len)
 {
+	unsigned n = MIN(room(addr), len);
 	struct span s;
 
-	resolve(c, addr, len, MMU_WRITE, &s);
+	resolve(c, addr, n, MMU_WRITE, &s);
 	if (s.hva)
-		wrote(c, s.code_ver);
-	if (len > room(addr)) {
-		resolve(c, next_page(addr), 1, MMU_WRITE, &s);
+		wrote(c, s.hva, n);
+	if (n < len) {
+		resolve(c, next_page(addr), len - n, MMU_WRITE, &s);
 		if (s.hva)
-			wrote(c, s.code_ver);
+			wrote(c, s.hva, len - n);
 	}
 }
 

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "cpu/x86/x86.h"
+#include "mem/pmap.h"
 
 enum {
 	MMU_READ = 0,
@@ -34,7 +35,7 @@ bool mmu_probe(struct x86_cpu *c, gva_t addr, gpa_t *gpa);
 /* Debugger's reads and writes through the guest's page tables (RAM only). 0 or -EFAULT. */
 int mmu_debug_rw(struct x86_cpu *c, gva_t addr, void *buf, u64 len, bool write);
 
-void mmu_init(struct x86_cpu *c);      /* at creation */
+void mmu_init(struct x86_cpu *c);      /* at creation; c->pmap is set */
 void mmu_flush_all(struct x86_cpu *c); /* global entries included */
 void mmu_flush_page(struct x86_cpu *c, gva_t addr);
 
@@ -57,6 +58,33 @@ void mmu_probe_write(struct x86_cpu *c, gva_t addr, unsigned len);
  * after the store. Raises #PF. */
 void *mmu_host(struct x86_cpu *c, gva_t addr, unsigned len, bool write);
 void mmu_wrote(struct x86_cpu *c, gva_t addr, unsigned len);
+
+/* Stores by way of an entry's addend end with mmu_stored(): `len` bytes on one page. Its halves are
+ * for those to whom a call costs a frame. */
+static inline bool mmu_code_marked(const struct x86_cpu *c, uintptr_t host)
+{
+	const volatile u32 *ver =
+		(const volatile u32 *)(c->code_ver_bias + (host >> PAGE_SHIFT) * sizeof(u32));
+
+	__asm__ volatile("" ::: "memory"); /* the store, then the mark (mem/pmap.h) */
+	return unlikely(*ver & PMAP_CODE_MARKED);
+}
+void mmu_code_written(struct x86_cpu *c, uintptr_t host, unsigned len);
+static inline void mmu_stored(struct x86_cpu *c, uintptr_t host, unsigned len)
+{
+	if (mmu_code_marked(c, host))
+		mmu_code_written(c, host, len);
+}
+
+/* Make the entry of the set in force valid for this access to the page of `addr`, which is
+ * canonical: true. False: it must be made by mmu_ld(), mmu_st() or by way of mmu_host(): a device,
+ * a watched page, TLB_USER_AC, a store to a page with code while there is a second mapping. Raises
+ * #PF. */
+bool mmu_fill(struct x86_cpu *c, gva_t addr, bool write);
+/* Page `page` of RAM was marked as code: drop the right to write to it from this TLB, as there must
+ * be none in an entry made afterwards (with a second mapping). Other vCPUs' need not be dropped:
+ * they store through that mapping, and fault. */
+void mmu_drop_write(struct x86_cpu *c, u64 page);
 
 /* Instruction fetch: host pointer to the byte at addr (up to the page's end), or raises #PF / NULL
  * when it is not RAM. Fills the ITLB. */

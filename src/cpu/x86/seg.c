@@ -53,7 +53,6 @@ void desc_update(struct x86_cpu *c, const struct desc *d, u8 set, u8 clear)
 	gva_t addr = lin(c, d->addr + 5);
 	const struct pmap_slot *slot;
 	struct mmu_walk w;
-	_Atomic u32 *ver;
 	u8 *p;
 
 	if (!mmu_walk(c, addr, MMU_WRITE | MMU_SYS, &w))
@@ -68,11 +67,7 @@ void desc_update(struct x86_cpu *c, const struct desc *d, u8 set, u8 clear)
 		__atomic_and_fetch(p, (u8)~clear, __ATOMIC_SEQ_CST);
 	if (set)
 		__atomic_or_fetch(p, set, __ATOMIC_SEQ_CST);
-	ver = &slot->code_ver[(w.gpa - slot->base) >> PAGE_SHIFT];
-	if (unlikely(__atomic_load_n((u32 *)ver, __ATOMIC_RELAXED) & PMAP_CODE_MARKED)) {
-		pmap_code_written(ver);
-		c->code_written = true;
-	}
+	mmu_stored(c, (uintptr_t)p, 1);
 }
 
 /* ---- segment registers ---- */

@@ -63,7 +63,7 @@ void frame_push8(struct x86_cpu *c, struct frame *f, const u64 *val, unsigned nr
 
 		for (unsigned i = 0; i < nr; i++)
 			p[nr - 1 - i] = val[i];
-		tlb_wrote(c, e);
+		mmu_stored(c, (uintptr_t)p, nr * 8);
 		f->sp = sp;
 		return;
 	}

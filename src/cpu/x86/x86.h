@@ -89,8 +89,8 @@ struct x86_event {
  */
 struct tlb_entry {
 	u64 r, w;
-	uintptr_t addend; /* host pointer = gva + addend */
-	_Atomic u32 *code_ver;
+	uintptr_t addend;    /* host pointer = gva + addend, in pmap->hva */
+	uintptr_t bt_addend; /* likewise in pmap->bt_hva, if there is one */
 };
 /* TLB_USER_AC: CPL 3 with alignment checks on; never filled, so that every access comes to the slow
  * path. */
@@ -151,6 +151,9 @@ struct x86_cpu {
 	u32 tlb_gen; /* moves on every TLB flush: caches keyed by virtual address compare it */
 	u64 segbase[NR_SEG + 2]; /* bases to add in 64-bit code: FS, GS; 0 elsewhere (index ES..GS;
 	                            [6] always 0) */
+	/* Of a host pointer into RAM: its page's word in pmap->code_ver is at
+	 * code_ver_bias + (pointer >> PAGE_SHIFT) * 4. */
+	uintptr_t code_ver_bias;
 	struct vcpu *vcpu;
 	struct pmap *pmap;
 

@@ -144,7 +144,6 @@ static inline void native_x87_record(struct x86_cpu *c, const struct native_insn
  * mode done for n->size bytes), whatever if it has none. May raise. */
 static inline void native_exec(struct x86_cpu *c, const struct native_insn *n, gva_t addr)
 {
-	const struct tlb_entry *e = NULL;
 	void *mem = NULL;
 	int raised;
 
@@ -154,7 +153,7 @@ static inline void native_exec(struct x86_cpu *c, const struct native_insn *n, g
 		return;
 	}
 	if (n->size) {
-		e = &c->tlb[(addr >> PAGE_SHIFT) & (TLB_SIZE - 1)];
+		const struct tlb_entry *e = &c->tlb[(addr >> PAGE_SHIFT) & (TLB_SIZE - 1)];
 		if (unlikely(addr - (n->write ? e->w : e->r) > PAGE_SIZE - n->size)) {
 			native_exec_slow(c, n, addr);
 			return;
@@ -166,12 +165,6 @@ static inline void native_exec(struct x86_cpu *c, const struct native_insn *n, g
 		native_raise(c, n, raised);
 	if (unlikely(n->flags & NATIVE_X87_REC))
 		native_x87_record(c, n, addr);
-	if (n->write) {
-		if (!e)
-			__builtin_unreachable();   /* write without size: the decoder makes none */
-		__asm__ volatile("" ::: "memory"); /* the store, then the mark (mem/pmap.h) */
-		if (unlikely(__atomic_load_n((u32 *)e->code_ver, __ATOMIC_RELAXED) &
-		             PMAP_CODE_MARKED))
-			mmu_wrote(c, addr, n->size);
-	}
+	if (n->write)
+		mmu_stored(c, (uintptr_t)mem, n->size);
 }

@@ -173,7 +173,7 @@ u64 op_ld_slow_c(struct x86_cpu *c, const struct op *op, gva_t a, unsigned size)
 u64 op_st_slow_c(struct x86_cpu *c, const struct op *op, gva_t a, unsigned size, u64 val);
 u64 op_rmw_ld_c(struct x86_cpu *c, const struct op *op, gva_t a, unsigned size);
 u64 op_rmw_st_c(struct x86_cpu *c, gva_t a, u64 val, unsigned size);
-u64 op_smc_c(struct x86_cpu *c, struct tlb_entry *e);
+u64 op_smc_c(struct x86_cpu *c, uintptr_t host, unsigned size);
 
 /* ---- effective addresses ---- */
 static inline gva_t ea_special(struct x86_cpu *c, const struct op *op, unsigned size, bool write)
@@ -247,11 +247,11 @@ static inline void op_rmw_st(struct x86_cpu *c, gva_t a, u64 val, unsigned size)
 	SLOW_CALL(op_rmw_st, none, "D"(c), "S"(a), "d"(val), "c"(size));
 }
 
-static inline void op_smc(struct x86_cpu *c, struct tlb_entry *e)
+static inline void op_smc(struct x86_cpu *c, uintptr_t host, unsigned size)
 {
 	u64 none;
 
-	SLOW_CALL(op_smc, none, "D"(c), "S"(e));
+	SLOW_CALL(op_smc, none, "D"(c), "S"(host), "d"(size));
 }
 
 static inline struct tlb_entry *tlb_slot(struct x86_cpu *c, gva_t a)
@@ -273,10 +273,10 @@ static inline struct tlb_entry *tlb_slot(struct x86_cpu *c, gva_t a)
 	{                                                                                          \
 		struct tlb_entry *e = tlb_slot(c, a);                                              \
 		if (likely(a - e->w <= PAGE_SIZE - sizeof(T))) {                                   \
-			*(volatile T *)(uintptr_t)(a + e->addend) = v;                             \
-			__asm__ volatile("" ::: "memory");                                         \
-			if (unlikely(*(volatile u32 *)e->code_ver & PMAP_CODE_MARKED))             \
-				op_smc(c, e);                                                      \
+			uintptr_t host = a + e->addend;                                            \
+			*(volatile T *)host = v;                                                   \
+			if (mmu_code_marked(c, host))                                              \
+				op_smc(c, host, sizeof(T));                                        \
 			return;                                                                    \
 		}                                                                                  \
 		op_st_slow(c, op, a, v, sizeof(T));                                                \
@@ -295,9 +295,8 @@ DEF_MEM(8, u64)
 			d = *rmw_p;                                                                \
 			__VA_ARGS__;                                                               \
 			*rmw_p = d;                                                                \
-			__asm__ volatile("" ::: "memory");                                         \
-			if (unlikely(*(volatile u32 *)rmw_e->code_ver & PMAP_CODE_MARKED))         \
-				op_smc(c, rmw_e);                                                  \
+			if (mmu_code_marked(c, (uintptr_t)rmw_p))                                  \
+				op_smc(c, (uintptr_t)rmw_p, N);                                    \
 		} else {                                                                           \
 			d = (T)op_rmw_ld(c, op, a, N);                                             \
 			__VA_ARGS__;                                                               \

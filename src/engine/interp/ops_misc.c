@@ -107,11 +107,9 @@ u64 op_rmw_st_c(struct x86_cpu *c, gva_t a, u64 val, unsigned size)
 	return 0;
 }
 
-u64 op_smc_c(struct x86_cpu *c, struct tlb_entry *e)
+u64 op_smc_c(struct x86_cpu *c, uintptr_t host, unsigned size)
 {
-	pmap_code_written(e->code_ver);
-	c->code_written = true;
-	c->vcpu->stats.count[EXIT_SMC]++;
+	mmu_code_written(c, host, size);
 	return 0;
 }
 

@@ -235,7 +235,7 @@ static u64 bulk(struct str *s, enum str_op what, u64 count, bool *stop)
 	}
 	k -= left;
 	if (what == STR_MOVS || what == STR_STOS)
-		mmu_wrote(c, da, 1);
+		mmu_wrote(c, da, (unsigned)(k * s->n));
 	advance(s, what == STR_MOVS || what == STR_CMPS, true, k);
 	if (what == STR_SCAS || what == STR_CMPS)
 		*stop = !!(s->flags & X86_RFLAGS_ZF) == !!(s->op->aux & STR_REPNE);
