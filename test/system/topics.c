@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "rt.h"
 
-#define TOPICS(X) X(smc)
+extern const struct topic topic_smc, topic_alias, topic_stack;
 
-#define X(n) extern const struct topic topic_##n;
-TOPICS(X)
-#undef X
-#define X(n) &topic_##n,
-const struct topic *const topics[] = {TOPICS(X) NULL};
+const struct topic *const topics[] = {
+	&topic_smc,
+	&topic_alias,
+	&topic_stack,
+	NULL,
+};
