@@ -221,10 +221,10 @@ struct bt_exit {
  * STUB_UNDERFLOW	where a RET on the empty return stack lands: like an indirect jump to r14;
  *		there is one for each privilege level's jc, chosen by c->cpl.
  * STUB_HELPER	call. r14 = virtual address of the guest instruction, r15d = BT_HARG(...). Saves all
- *		guest registers and EFLAGS into c (aflags), sets c->rip = r14 and c->next_rip (masked
- *to 32 bits in 32-bit code), calls the helper on the C stack. It returns 0: registers and EFLAGS
- *are loaded again and the stub returns, unless attn is set: then it leaves with BT_LEAVE_LOOKUP,
- *c->rip = c->next_rip. It returns 1: leaves with BT_LEAVE_LOOKUP at c->rip.
+ *		guest registers and EFLAGS into c (aflags), sets c->rip = r14 and c->next_rip
+ *(masked to 32 bits in 32-bit code), calls the helper on the C stack. It returns 0: registers and
+ *EFLAGS are loaded again and the stub returns, unless attn is set: then it leaves with
+ *BT_LEAVE_LOOKUP, c->rip = c->next_rip. It returns 1: leaves with BT_LEAVE_LOOKUP at c->rip.
  * STUB_MISS_R/_W	call, from cold code, r14 = virtual address, r15d = %gs-offset of the site
  *slot. Followed by two words in `test eax, imm32` (a9) instructions, BT_MISS1 and BT_MISS2, then
  *		two 5-byte jumps (e9): the first retries, the second goes to the next guest
@@ -300,6 +300,7 @@ struct bt_vm {
 	bool strict_flags[2]; /* [user]: arithmetic flags are live across RET (bt_set_strict) */
 	bool has_bmi2;
 	ZydisDecoder decoder[2]; /* [0] 32-bit, [1] 64-bit code, features as the guest's CPUID */
+	struct xlate *xlate;     /* the translator's scratch memory */
 	void *priv;              /* page.c's, cache.c's own */
 };
 static inline struct bt_vm *bt_vm_of(struct x86_cpu *c)
@@ -315,6 +316,10 @@ static inline struct bt_vm *bt_vm_of(struct x86_cpu *c)
  * again. There is always at least room after a flush. */
 u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 off, const u8 *code,
                  u32 page2, const u8 *next);
+
+/* The translator's scratch memory: 0 or -1. */
+int bt_xlate_create(struct bt_vm *bt);
+void bt_xlate_destroy(struct bt_vm *bt);
 
 /* ---- page.c: pages, entries, invalidation ---- */
 u32 bt_entry_find(struct bt_vm *bt, u32 page, u16 off, bool single); /* index or BT_NONE */

@@ -1,0 +1,751 @@
+// SPDX-License-Identifier: MIT
+/* What the guest's instructions are, where control goes, and which arithmetic flags matter.
+ *
+ * A unit is found by a sweep: instruction after instruction, past conditional jumps and calls,
+ * past unconditional ones too when a jump seen before leads right behind them. So loops and
+ * if/else of a function land in one unit, with labels inside.
+ *
+ * Flags decide where a check is cheap: a comparison destroys them. They are dead where every path
+ * writes them before it reads them. Paths that leave the page are followed a few instructions far
+ * (bt_peek_live); what cannot be seen counts as live. Two conventions bound this, as in every ABI:
+ * nobody returns a value in the arithmetic flags... unless the code behind a call reads them; then
+ * bt_set_strict() makes them live across returns from now on, before the call is run. */
+#include "engine/bt/xlate.h"
+
+#include <string.h>
+
+/* ---- flags ---- */
+
+static u8 mask_of(ZydisAccessedFlagsMask f)
+{
+	return (u8)((f & ZYDIS_CPUFLAG_CF ? BT_F_C : 0) | (f & ZYDIS_CPUFLAG_PF ? BT_F_P : 0) |
+	            (f & ZYDIS_CPUFLAG_AF ? BT_F_A : 0) | (f & ZYDIS_CPUFLAG_ZF ? BT_F_Z : 0) |
+	            (f & ZYDIS_CPUFLAG_SF ? BT_F_S : 0) | (f & ZYDIS_CPUFLAG_OF ? BT_F_O : 0));
+}
+
+/* Shifts by CL, or by an immediate that is 0 modulo the width, may write no flags at all. */
+static bool may_skip_flags(const struct gi *g)
+{
+	const ZydisDecodedInstruction *i = &g->i;
+
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+		return g->o[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+		       !(g->o[1].imm.value.u & (g->o[0].size == 64 ? 63 : 31)) ||
+		       (g->o[0].size < 32 && (g->o[1].imm.value.u & 31) >= 8);
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHRD:
+		return g->o[2].type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+		       !(g->o[2].imm.value.u & (g->o[0].size == 64 ? 63 : 31));
+	default:
+		return i->attributes &
+		       (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE);
+	}
+}
+
+static void find_flags(struct gi *g)
+{
+	const ZydisAccessedFlags *f = g->i.cpu_flags;
+	u8 written;
+
+	if (!f)
+		return;
+	g->use = mask_of(f->tested);
+	written = mask_of(f->modified | f->set_0 | f->set_1 | f->undefined);
+	g->mod = written;
+	if (may_skip_flags(g))
+		g->use |= written; /* what was there may come out again */
+	else
+		g->kill = written;
+}
+
+/* ---- classification ---- */
+
+static bool in_page(s32 rel)
+{
+	return rel >= 0 && rel < (s32)PAGE_SIZE;
+}
+
+static void as_interp(struct gi *g)
+{
+	g->kind = GI_HELPER;
+	g->helper = BT_H_INTERP;
+	g->harg = 0;
+	g->kill = 0;
+	g->use |= g->mod;
+}
+
+static void as_ending(struct gi *g)
+{
+	as_interp(g);
+	g->ends = true;
+	g->use = BT_F_ALL; /* the flags go into a frame or come back from one */
+}
+
+static void helper(struct gi *g, unsigned h, u32 arg)
+{
+	g->kind = GI_HELPER;
+	g->helper = (u8)h;
+	g->harg = arg;
+}
+
+static bool near_target(struct gi *g)
+{
+	if (g->o[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !g->o[0].imm.is_relative)
+		return false;
+	if (g->i.operand_width == 16)
+		return false; /* truncates the instruction pointer */
+	g->target = (s32)g->off + g->len + (s32)g->o[0].imm.value.s;
+	/* A distance that wraps is legal; nobody does it. */
+	return g->o[0].imm.value.s > -0x70000000ll && g->o[0].imm.value.s < 0x70000000ll;
+}
+
+static int condition(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_JO:
+		return 0;
+	case ZYDIS_MNEMONIC_JNO:
+		return 1;
+	case ZYDIS_MNEMONIC_JB:
+		return 2;
+	case ZYDIS_MNEMONIC_JNB:
+		return 3;
+	case ZYDIS_MNEMONIC_JZ:
+		return 4;
+	case ZYDIS_MNEMONIC_JNZ:
+		return 5;
+	case ZYDIS_MNEMONIC_JBE:
+		return 6;
+	case ZYDIS_MNEMONIC_JNBE:
+		return 7;
+	case ZYDIS_MNEMONIC_JS:
+		return 8;
+	case ZYDIS_MNEMONIC_JNS:
+		return 9;
+	case ZYDIS_MNEMONIC_JP:
+		return 10;
+	case ZYDIS_MNEMONIC_JNP:
+		return 11;
+	case ZYDIS_MNEMONIC_JL:
+		return 12;
+	case ZYDIS_MNEMONIC_JNL:
+		return 13;
+	case ZYDIS_MNEMONIC_JLE:
+		return 14;
+	case ZYDIS_MNEMONIC_JNLE:
+		return 15;
+	default:
+		return -1;
+	}
+}
+
+static bool is_gpr_operand(const ZydisDecodedOperand *o, unsigned bits)
+{
+	ZydisRegisterClass cls = ZydisRegisterGetClass(o->reg.value);
+
+	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->size == bits &&
+	       (cls == ZYDIS_REGCLASS_GPR64 || cls == ZYDIS_REGCLASS_GPR32);
+}
+
+/* Branches. true: classified. */
+static bool classify_branch(struct xlate *x, struct gi *g)
+{
+	unsigned word = x->code64 ? 64 : 32;
+	int cc = condition(g->i.mnemonic);
+
+	if (cc >= 0) {
+		g->kind = GI_JCC;
+		g->arg = (u32)cc;
+		if (!near_target(g))
+			as_ending(g);
+		return true;
+	}
+	switch (g->i.mnemonic) {
+	case ZYDIS_MNEMONIC_JMP:
+		g->ends = true;
+		if (near_target(g))
+			g->kind = GI_JMP;
+		else if (g->i.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR && g->o[0].size == word &&
+		         (is_gpr_operand(&g->o[0], word) ||
+		          g->o[0].type == ZYDIS_OPERAND_TYPE_MEMORY))
+			g->kind = GI_JMP_IND;
+		else
+			as_ending(g);
+		return true;
+	case ZYDIS_MNEMONIC_CALL:
+		if (near_target(g))
+			g->kind = GI_CALL;
+		else if (g->i.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR && g->o[0].size == word &&
+		         (is_gpr_operand(&g->o[0], word) ||
+		          g->o[0].type == ZYDIS_OPERAND_TYPE_MEMORY))
+			g->kind = GI_CALL_IND;
+		else
+			as_ending(g);
+		return true;
+	case ZYDIS_MNEMONIC_RET:
+		g->ends = true;
+		if (g->i.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR || g->i.operand_width != word) {
+			as_ending(g);
+			return true;
+		}
+		g->kind = GI_RET;
+		g->arg =
+			g->o[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (u32)g->o[0].imm.value.u : 0;
+		return true;
+	case ZYDIS_MNEMONIC_JRCXZ:
+	case ZYDIS_MNEMONIC_LOOP:
+		g->kind = GI_JRCXZ;
+		g->arg = g->i.mnemonic == ZYDIS_MNEMONIC_LOOP;
+		if (!x->code64 || g->i.address_width != 64 || !near_target(g))
+			as_ending(g);
+		return true;
+	case ZYDIS_MNEMONIC_JECXZ:
+	case ZYDIS_MNEMONIC_JCXZ:
+	case ZYDIS_MNEMONIC_LOOPE:
+	case ZYDIS_MNEMONIC_LOOPNE:
+		as_ending(g);
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool classify_stack(struct xlate *x, struct gi *g)
+{
+	unsigned word = x->code64 ? 64 : 32;
+
+	switch (g->i.mnemonic) {
+	case ZYDIS_MNEMONIC_PUSH:
+		if (g->i.operand_width != word ||
+		    (g->o[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		     !is_gpr_operand(&g->o[0], word)) ||
+		    (g->o[0].type == ZYDIS_OPERAND_TYPE_MEMORY && g->o[0].size != word))
+			as_interp(g);
+		else
+			g->kind = GI_PUSH;
+		return true;
+	case ZYDIS_MNEMONIC_POP:
+		if (g->i.operand_width != word || !is_gpr_operand(&g->o[0], word))
+			as_interp(g);
+		else
+			g->kind = GI_POP;
+		return true;
+	case ZYDIS_MNEMONIC_LEAVE:
+		if (g->i.operand_width == word)
+			g->kind = GI_LEAVE;
+		else
+			as_interp(g);
+		return true;
+	default:
+		return false;
+	}
+}
+
+static unsigned gpr_id(const ZydisDecodedOperand *o)
+{
+	return (unsigned)ZydisRegisterGetId(
+		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->reg.value));
+}
+
+/* Moves to and from control registers: reg | cr << 4. */
+static bool classify_mov(struct gi *g)
+{
+	ZydisRegisterClass c0, c1;
+
+	if (g->i.mnemonic != ZYDIS_MNEMONIC_MOV)
+		return false;
+	if (g->o[0].type != ZYDIS_OPERAND_TYPE_REGISTER &&
+	    g->o[1].type != ZYDIS_OPERAND_TYPE_REGISTER)
+		return false;
+	c0 = g->o[0].type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(g->o[0].reg.value)
+	                                                 : ZYDIS_REGCLASS_INVALID;
+	c1 = g->o[1].type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(g->o[1].reg.value)
+	                                                 : ZYDIS_REGCLASS_INVALID;
+	if (c0 == ZYDIS_REGCLASS_CONTROL || c1 == ZYDIS_REGCLASS_CONTROL) {
+		const ZydisDecodedOperand *cr = &g->o[c0 == ZYDIS_REGCLASS_CONTROL ? 0 : 1];
+		const ZydisDecodedOperand *r = &g->o[c0 == ZYDIS_REGCLASS_CONTROL ? 1 : 0];
+		u32 arg = gpr_id(r) | (u32)(cr->reg.value - ZYDIS_REGISTER_CR0) << 4;
+
+		helper(g, c0 == ZYDIS_REGCLASS_CONTROL ? BT_H_MOV_TO_CR : BT_H_MOV_FROM_CR, arg);
+		return true;
+	}
+	if (c0 == ZYDIS_REGCLASS_DEBUG || c1 == ZYDIS_REGCLASS_DEBUG ||
+	    c0 == ZYDIS_REGCLASS_SEGMENT || c1 == ZYDIS_REGCLASS_SEGMENT) {
+		as_interp(g);
+		return true;
+	}
+	return false;
+}
+
+static bool classify_system(struct xlate *x, struct gi *g)
+{
+	unsigned size = g->i.operand_width / 8u;
+
+	switch (g->i.mnemonic) {
+	case ZYDIS_MNEMONIC_SYSCALL:
+		helper(g, BT_H_SYSCALL, 0);
+		break;
+	case ZYDIS_MNEMONIC_SYSRET:
+		helper(g, BT_H_SYSRET, size);
+		break;
+	case ZYDIS_MNEMONIC_IRET:
+	case ZYDIS_MNEMONIC_IRETD:
+	case ZYDIS_MNEMONIC_IRETQ:
+		helper(g, BT_H_IRET, size);
+		break;
+	case ZYDIS_MNEMONIC_CLI:
+		helper(g, BT_H_CLI, 0);
+		return true;
+	case ZYDIS_MNEMONIC_STI:
+		helper(g, BT_H_STI, 0);
+		return true;
+	case ZYDIS_MNEMONIC_HLT:
+		helper(g, BT_H_HLT, 0);
+		return true;
+	case ZYDIS_MNEMONIC_SWAPGS:
+		helper(g, BT_H_SWAPGS, 0);
+		return true;
+	case ZYDIS_MNEMONIC_CLTS:
+		helper(g, BT_H_CLTS, 0);
+		return true;
+	case ZYDIS_MNEMONIC_STAC:
+	case ZYDIS_MNEMONIC_CLAC:
+		helper(g, BT_H_STAC, g->i.mnemonic == ZYDIS_MNEMONIC_STAC);
+		return true;
+	case ZYDIS_MNEMONIC_PUSHF:
+	case ZYDIS_MNEMONIC_PUSHFD:
+	case ZYDIS_MNEMONIC_PUSHFQ:
+		helper(g, BT_H_PUSHF, size);
+		g->use = BT_F_ALL;
+		return true;
+	case ZYDIS_MNEMONIC_POPF:
+	case ZYDIS_MNEMONIC_POPFD:
+	case ZYDIS_MNEMONIC_POPFQ:
+		helper(g, BT_H_POPF, size);
+		g->use = 0;
+		g->kill = BT_F_ALL;
+		return true;
+	case ZYDIS_MNEMONIC_RDMSR:
+		helper(g, BT_H_RDMSR, 0);
+		return true;
+	case ZYDIS_MNEMONIC_WRMSR:
+		helper(g, BT_H_WRMSR, 0);
+		return true;
+	case ZYDIS_MNEMONIC_CPUID:
+		helper(g, BT_H_CPUID, 0);
+		return true;
+	case ZYDIS_MNEMONIC_RDTSC:
+		helper(g, BT_H_RDTSC, 0);
+		return true;
+	case ZYDIS_MNEMONIC_RDTSCP:
+		helper(g, BT_H_RDTSCP, 0);
+		return true;
+	case ZYDIS_MNEMONIC_PAUSE:
+		helper(g, BT_H_PAUSE, 0);
+		return true;
+	case ZYDIS_MNEMONIC_SYSENTER:
+	case ZYDIS_MNEMONIC_SYSEXIT:
+	case ZYDIS_MNEMONIC_INT:
+	case ZYDIS_MNEMONIC_INT1:
+	case ZYDIS_MNEMONIC_INT3:
+	case ZYDIS_MNEMONIC_UD0:
+	case ZYDIS_MNEMONIC_UD1:
+	case ZYDIS_MNEMONIC_UD2:
+		as_ending(g);
+		return true;
+	default:
+		(void)x;
+		return false;
+	}
+	g->ends = true;
+	g->use = BT_F_ALL;
+	g->kill = 0;
+	return true;
+}
+
+/* The explicit memory operand. false: more than one, or of a kind for interp. */
+static bool find_memory(struct xlate *x, struct gi *g)
+{
+	g->mem = -1;
+	for (unsigned k = 0; k < g->i.operand_count; k++) {
+		const ZydisDecodedOperand *o = &g->o[k];
+
+		if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || o->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
+			continue;
+		if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || g->mem >= 0 ||
+		    o->mem.type != ZYDIS_MEMOP_TYPE_MEM || !o->size || o->size > 512)
+			return false;
+		g->mem = (s8)k;
+		g->mem_size = (u8)(o->size / 8);
+		g->mem_write = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+		if (!x->code64 &&
+		    (o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS))
+			return false; /* limits */
+		if (g->i.address_width == 16 || o->mem.base == ZYDIS_REGISTER_EIP)
+			return false;
+	}
+	return true;
+}
+
+/* Registers without a home that an instruction names as operands: as many as there are scratch
+ * registers left. */
+static bool homeless_ok(const struct gi *g)
+{
+	bool high8 = false;
+	u32 seen = 0;
+
+	for (unsigned k = 0; k < g->i.operand_count; k++) {
+		const ZydisDecodedOperand *o = &g->o[k];
+		ZydisRegisterClass cls;
+		unsigned r;
+
+		if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		cls = ZydisRegisterGetClass(o->reg.value);
+		if (cls != ZYDIS_REGCLASS_GPR8 && cls != ZYDIS_REGCLASS_GPR16 &&
+		    cls != ZYDIS_REGCLASS_GPR32 && cls != ZYDIS_REGCLASS_GPR64)
+			continue;
+		high8 |= o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH;
+		r = gpr_id(o);
+		if (r < 16 && bt_home(r) < 0)
+			seen |= BIT(r);
+	}
+	/* AH..BH exclude REX, which every memory operand here and every scratch register needs. */
+	if (high8 && (seen || g->mem >= 0))
+		return false;
+	return (unsigned)__builtin_popcount(seen) <= (g->mem >= 0 ? 1u : 2u);
+}
+
+static bool available(const struct xlate *x, const struct gi *g)
+{
+	switch (g->info.cls) {
+	case INSN_X87:
+	case INSN_MMX:
+	case INSN_SSE:
+		return x->mode & BTM_FPU;
+	case INSN_AVX:
+		return x->mode & BTM_AVX;
+	case INSN_XSAVE:
+		return false;
+	default:
+		return true;
+	}
+}
+
+static bool is_nop(const struct gi *g)
+{
+	switch (g->i.mnemonic) {
+	case ZYDIS_MNEMONIC_NOP:
+	case ZYDIS_MNEMONIC_ENDBR32:
+	case ZYDIS_MNEMONIC_ENDBR64:
+	case ZYDIS_MNEMONIC_PREFETCH:
+	case ZYDIS_MNEMONIC_PREFETCHNTA:
+	case ZYDIS_MNEMONIC_PREFETCHT0:
+	case ZYDIS_MNEMONIC_PREFETCHT1:
+	case ZYDIS_MNEMONIC_PREFETCHT2:
+	case ZYDIS_MNEMONIC_PREFETCHW:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void classify(struct xlate *x, struct gi *g)
+{
+	g->mem = -1;
+	g->inner = -1;
+	find_flags(g);
+	if (classify_branch(x, g)) {
+		if ((g->kind == GI_JMP_IND || g->kind == GI_CALL_IND) && !find_memory(x, g))
+			as_ending(g);
+		return;
+	}
+	if (classify_stack(x, g)) {
+		if (g->kind == GI_PUSH && !find_memory(x, g))
+			as_interp(g);
+		return;
+	}
+	if (classify_mov(g) || classify_system(x, g))
+		return;
+	if (is_nop(g)) {
+		g->kind = GI_NOP;
+		return;
+	}
+	if (g->i.mnemonic == ZYDIS_MNEMONIC_LEA) {
+		if (g->i.address_width == 16 || g->i.operand_width == 16 ||
+		    g->o[1].mem.base == ZYDIS_REGISTER_EIP)
+			as_interp(g);
+		else
+			g->kind = GI_LEA;
+		return;
+	}
+	if (!bt_insn_info(x->bt, &g->i, g->o, &g->info) || !g->info.allowed || g->info.special ||
+	    g->info.bitstr || !available(x, g) || !find_memory(x, g) || !homeless_ok(g)) {
+		as_interp(g);
+		return;
+	}
+	g->kind = GI_COPY;
+}
+
+/* ---- the sweep ---- */
+
+/* Decode at page offset `off`, the bytes copied to `buf` first, for they may change; 0: it reaches
+ * into the next page. A bad instruction is one that interp raises the exception of. */
+static unsigned decode_at(struct xlate *x, const u8 *code, unsigned off, u8 *buf, struct gi *g)
+{
+	unsigned have = (unsigned)PAGE_SIZE - off;
+	ZyanStatus st;
+
+	memset(g, 0, offsetof(struct gi, i));
+	memset((u8 *)g + offsetof(struct gi, info), 0, sizeof(*g) - offsetof(struct gi, info));
+	g->off = (u16)off;
+	g->inner = g->mem = -1;
+	have = MIN(have, 15u);
+	memcpy(buf, code + off, have);
+	st = ZydisDecoderDecodeFull(&x->bt->decoder[x->code64], buf, have, &g->i, g->o);
+	if (st == ZYDIS_STATUS_NO_MORE_DATA && have < 15)
+		return 0;
+	if (!ZYAN_SUCCESS(st)) {
+		g->len = 1;
+		as_ending(g);
+		return 1;
+	}
+	g->len = g->i.length;
+	classify(x, g);
+	return g->len;
+}
+
+/* Is `off` the target of a forward jump of what has been decoded? */
+static bool wanted(const struct xlate *x, unsigned off)
+{
+	for (unsigned n = 0; n < x->nr; n++)
+		if ((x->gi[n].kind == GI_JMP || x->gi[n].kind == GI_JCC ||
+		     x->gi[n].kind == GI_JRCXZ) &&
+		    x->gi[n].target == (s32)off)
+			return true;
+	return false;
+}
+
+static void sweep(struct xlate *x, unsigned off)
+{
+	while (x->nr < UNIT_MAX_INSNS && off < PAGE_SIZE) {
+		struct gi *g = &x->gi[x->nr];
+		unsigned len;
+
+		/* What is translated already is jumped to, not translated again. */
+		if (x->nr && !wanted(x, off) &&
+		    bt_entry_find(x->bt, x->page, (u16)off, x->mode & BTM_SINGLE) != BT_NONE)
+			return;
+		len = decode_at(x, x->code, off, x->bytes + off, g);
+		if (!len)
+			return;
+		x->nr++;
+		off += len;
+		if (g->ends && !wanted(x, off))
+			return;
+		if (x->mode & BTM_SINGLE && (g->kind == GI_JCC || g->kind == GI_CALL ||
+		                             g->kind == GI_CALL_IND || g->kind == GI_JRCXZ))
+			return; /* back to the checked variant as soon as may be */
+	}
+}
+
+/* ---- labels and liveness ---- */
+
+static int insn_at(const struct xlate *x, s32 off)
+{
+	unsigned lo = 0, hi = x->nr;
+
+	if (!in_page(off))
+		return -1;
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+
+		if (x->gi[mid].off < off)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < x->nr && x->gi[lo].off == off ? (int)lo : -1;
+}
+
+static void find_labels(struct xlate *x)
+{
+	x->gi[0].label = true;
+	for (unsigned n = 0; n < x->nr; n++) {
+		struct gi *g = &x->gi[n];
+
+		if (g->kind == GI_JMP || g->kind == GI_JCC || g->kind == GI_JRCXZ) {
+			g->inner = insn_at(x, g->target);
+			if (g->inner >= 0) {
+				x->gi[g->inner].label = true;
+				if ((unsigned)g->inner <= n)
+					x->gi[g->inner].backward = true;
+			}
+		}
+		if ((g->kind == GI_CALL || g->kind == GI_CALL_IND || g->ends) && n + 1 < x->nr)
+			x->gi[n + 1].label = true;
+	}
+}
+
+/* Look ahead at page offset `off` for `budget` instructions. */
+static u8 look(struct xlate *x, const u8 *code, u32 page, s32 off, unsigned *budget, unsigned depth)
+{
+	u8 need = BT_F_ALL, live = 0;
+	struct gi g;
+	u8 buf[16];
+
+	while (need) {
+		u32 e;
+
+		if (!in_page(off) || !*budget) {
+			live |= need;
+			break;
+		}
+		e = page == BT_NONE ? BT_NONE
+		                    : bt_entry_find(x->bt, page, (u16)off, x->mode & BTM_SINGLE);
+		if (e != BT_NONE) {
+			live |= need & x->bt->entries[e].live;
+			break;
+		}
+		--*budget;
+		if (!decode_at(x, code, (unsigned)off, buf, &g)) {
+			live |= need;
+			break;
+		}
+		live |= need & g.use;
+		need &= (u8)~g.kill;
+		if (!need)
+			break;
+		if (g.kind == GI_RET) {
+			if (x->bt->strict_flags[x->user])
+				live |= need;
+			break;
+		}
+		if (g.kind == GI_JMP || g.kind == GI_CALL) {
+			off = g.target;
+			continue;
+		}
+		if (g.kind == GI_JMP_IND || g.kind == GI_CALL_IND || g.ends) {
+			live |= need;
+			break;
+		}
+		if (g.kind == GI_JCC || g.kind == GI_JRCXZ) {
+			if (!depth) {
+				live |= need;
+				break;
+			}
+			live |= need & look(x, code, page, g.target, budget, depth - 1);
+			need &= (u8)~live;
+		}
+		off += g.len;
+	}
+	return live;
+}
+
+u8 bt_peek_live(struct xlate *x, s32 rel)
+{
+	unsigned budget = 16;
+	const u8 *p;
+	gpa_t gpa;
+	u64 va;
+
+	if (in_page(rel))
+		return look(x, x->code, x->page, rel, &budget, 2);
+	va = bt_of(x->c)->pb[x->page];
+	if (va == BT_PB_NONE || !mmu_probe(x->c, (va + (u64)(s64)rel) & PAGE_MASK, &gpa))
+		return BT_F_ALL;
+	p = pmap_ptr(x->c->pmap, gpa & PAGE_MASK, PAGE_SIZE);
+	return p ? look(x, p, BT_NONE, rel & (s32)~PAGE_MASK, &budget, 2) : BT_F_ALL;
+}
+
+/* Flags needed on the way to a direct branch's target. */
+static u8 live_at_target(struct xlate *x, const struct gi *g)
+{
+	if (g->inner >= 0)
+		return x->gi[g->inner].live;
+	return g->arg >> 8 & BT_F_ALL; /* looked up once, below */
+}
+
+static bool flow_backward(struct xlate *x, u8 last)
+{
+	bool changed = false;
+
+	for (unsigned n = x->nr; n-- > 0;) {
+		struct gi *g = &x->gi[n];
+		u8 after = n + 1 < x->nr ? x->gi[n + 1].live : last;
+		u8 live;
+
+		switch (g->kind) {
+		case GI_JMP:
+			after = live_at_target(x, g);
+			break;
+		case GI_JCC:
+		case GI_JRCXZ:
+			after |= live_at_target(x, g);
+			break;
+		case GI_CALL:
+			after = live_at_target(x, g);
+			break;
+		case GI_JMP_IND:
+		case GI_CALL_IND:
+			after = BT_F_ALL;
+			break;
+		case GI_RET:
+			after = x->bt->strict_flags[x->user] ? BT_F_ALL : 0;
+			break;
+		default:
+			if (g->ends)
+				after = 0;
+		}
+		live = g->use | (after & (u8)~g->kill);
+		changed |= live != g->live || after != g->after;
+		g->live = live;
+		g->after = after;
+	}
+	return changed;
+}
+
+/* Code behind calls that reads flags: see above. */
+static void check_returns(struct xlate *x, u8 last)
+{
+	for (unsigned n = 0; n < x->nr; n++) {
+		if (x->gi[n].kind != GI_CALL && x->gi[n].kind != GI_CALL_IND)
+			continue;
+		if ((n + 1 < x->nr ? x->gi[n + 1].live : last) && !x->bt->strict_flags[x->user])
+			bt_set_strict(x->bt, x->user);
+	}
+}
+
+void bt_decode(struct xlate *x, u16 off)
+{
+	const struct gi *end;
+	u8 last = 0;
+
+	x->nr = 0;
+	sweep(x, off);
+	if (!x->nr)
+		return;
+	find_labels(x);
+	for (unsigned n = 0; n < x->nr; n++) {
+		struct gi *g = &x->gi[n];
+
+		if ((g->kind == GI_JMP || g->kind == GI_JCC || g->kind == GI_JRCXZ ||
+		     g->kind == GI_CALL) &&
+		    g->inner < 0)
+			g->arg |= (u32)bt_peek_live(x, g->target) << 8;
+	}
+	end = &x->gi[x->nr - 1];
+	if (!end->ends)
+		last = bt_peek_live(x, end->off + end->len);
+	x->last = last;
+	while (flow_backward(x, last))
+		;
+	check_returns(x, last);
+}

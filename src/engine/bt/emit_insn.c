@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MIT
+/* One guest instruction that is no branch. Each piece of code obeys: what can fault comes before
+ * the first change of the guest's state. */
+#include "engine/bt/xlate.h"
+
+static unsigned gpr_of(const ZydisDecodedOperand *o)
+{
+	return (unsigned)ZydisRegisterGetId(
+		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->reg.value));
+}
+
+static bool is_gpr(const ZydisDecodedOperand *o)
+{
+	ZydisRegisterClass cls;
+
+	if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
+		return false;
+	cls = ZydisRegisterGetClass(o->reg.value);
+	return cls == ZYDIS_REGCLASS_GPR8 || cls == ZYDIS_REGCLASS_GPR16 ||
+	       cls == ZYDIS_REGCLASS_GPR32 || cls == ZYDIS_REGCLASS_GPR64;
+}
+
+void emit_helper(struct xlate *x, const struct gi *g, unsigned helper, u32 arg)
+{
+	emit_va(x, BT_T0, g->off);
+	as_mov_i32(&x->a, BT_T1, BT_HARG(helper, g->len, arg));
+	as_call(&x->a, (u32)(x->bt->stub[STUB_HELPER] - (uintptr_t)x->bt->cache.rx));
+}
+
+/* ---- innocuous instructions ---- */
+
+/* Registers without a home: which scratch register stands for each, is it read, is it written. */
+struct lodgers {
+	unsigned nr;
+	struct {
+		u8 guest, host;
+		bool read, write;
+	} l[2];
+};
+
+static void find_lodgers(const struct gi *g, struct lodgers *s)
+{
+	s->nr = 0;
+	for (unsigned k = 0; k < g->i.operand_count; k++) {
+		const ZydisDecodedOperand *o = &g->o[k];
+		unsigned r, i;
+
+		if (!is_gpr(o))
+			continue;
+		r = gpr_of(o);
+		if (r > 15 || bt_home(r) >= 0)
+			continue;
+		for (i = 0; i < s->nr && s->l[i].guest != r; i++)
+			;
+		if (i == s->nr) {
+			s->l[i].guest = (u8)r;
+			s->l[i].read = s->l[i].write = false;
+			s->nr++;
+		}
+		if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+			s->l[i].write = true;
+		/* Narrow and conditional writes leave the rest as it was. */
+		if ((o->actions & ~(ZydisOperandActions)ZYDIS_OPERAND_ACTION_WRITE) || o->size < 32)
+			s->l[i].read = true;
+	}
+}
+
+/* x87: instruction and data pointer, opcode (SDM 1 8.1.8), as native.h keeps them. */
+static void emit_x87_record(struct xlate *x, const struct gi *g)
+{
+	struct bt_asm *a = &x->a;
+	bool excp_only = x->c->fpu_excp_only;
+
+	emit_va(x, BT_T0, g->off);
+	as_st_gs(a, BT_GS_C(fpu_ip), BT_T0);
+	as_mov_i32(a, BT_T0, g->info.fop);
+	as_1(a, 0x66); /* mov %r14w, %gs: the prefixes may come in any order before REX */
+	as_st32_gs(a, BT_GS_C(fpu_last_op), BT_T0);
+	if (!excp_only) {
+		as_1(a, 0x66);
+		as_st32_gs(a, BT_GS_C(fpu_op), BT_T0);
+	}
+	if (g->mem >= 0) {
+		emit_address(x, g, &g->o[g->mem], BT_T0, false);
+		as_st_gs(a, BT_GS_C(fpu_last_dp), BT_T0);
+		if (!excp_only)
+			as_st_gs(a, BT_GS_C(fpu_dp), BT_T0);
+	} else {
+		as_mov_i32(a, BT_T0, 0);
+		as_st_gs(a, BT_GS_C(fpu_last_dp), BT_T0);
+	}
+}
+
+static void emit_copy(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+	struct enc_map m = {.mem = ENC_MEM_NONE, .index = 0xff};
+	struct mem_ref ref = {.spare = BT_T0};
+	struct lodgers lodge;
+	unsigned len;
+
+	for (unsigned r = 0; r < 16; r++)
+		m.reg[r] = (s8)bt_home(r);
+	find_lodgers(g, &lodge);
+	if (g->mem >= 0) {
+		emit_check_operand(x, n, g->mem_write, &ref);
+		m.mem = ENC_MEM_BASE;
+		m.base = ref.base;
+		m.index = ref.index;
+		m.disp = ref.disp;
+	}
+	for (unsigned i = 0; i < lodge.nr; i++) {
+		lodge.l[i].host = (u8)(i == 0 ? ref.spare : BT_T0 + BT_T1 - ref.spare);
+		m.reg[lodge.l[i].guest] = (s8)lodge.l[i].host;
+		if (lodge.l[i].read)
+			as_ld_gs(&x->a, lodge.l[i].host, BT_GS_GPR(lodge.l[i].guest));
+	}
+	len = bt_encode(x->a.p, &g->i, g->o, x->bytes + g->off, &m);
+	if (!len) {
+		/* The encoder refuses what it cannot prove: the reference does it. */
+		emit_helper(x, g, BT_H_INTERP, 0);
+		return;
+	}
+	x->a.p += len;
+	for (unsigned i = 0; i < lodge.nr; i++)
+		if (lodge.l[i].write)
+			as_st_gs(&x->a, BT_GS_GPR(lodge.l[i].guest), lodge.l[i].host);
+	if (g->info.x87_record)
+		emit_x87_record(x, g);
+}
+
+static void emit_lea(struct xlate *x, const struct gi *g)
+{
+	unsigned r = gpr_of(&g->o[0]);
+	int home = bt_home(r);
+
+	emit_address(x, g, &g->o[1], BT_T0, false);
+	if (home < 0) {
+		if (g->i.operand_width == 32)
+			as_rr(&x->a, false, 0x89, BT_T0, BT_T0);
+		as_st_gs(&x->a, BT_GS_GPR(r), BT_T0);
+	} else {
+		as_rr(&x->a, g->i.operand_width == 64, 0x89, BT_T0, home);
+	}
+}
+
+/* One instruction where the operands allow it. */
+static bool emit_lea_direct(struct xlate *x, const struct gi *g)
+{
+	const ZydisDecodedOperand *o = &g->o[1];
+	int home = bt_home(gpr_of(&g->o[0]));
+	int base = -1, index = -1;
+	s64 disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+	bool w = g->i.operand_width == 64 && g->i.address_width == 64;
+	unsigned s = o->mem.scale;
+
+	if (home < 0 || o->mem.base == ZYDIS_REGISTER_RIP || (s64)(s32)disp != disp)
+		return false;
+	if (o->mem.base != ZYDIS_REGISTER_NONE) {
+		base = bt_home((unsigned)ZydisRegisterGetId(
+			ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->mem.base)));
+		if (base < 0)
+			return false;
+	}
+	if (o->mem.index != ZYDIS_REGISTER_NONE) {
+		index = bt_home((unsigned)ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(
+			ZYDIS_MACHINE_MODE_LONG_64, o->mem.index)));
+		if (index < 0)
+			return false;
+	}
+	if (base < 0 && index < 0)
+		return false;
+	as_lea(&x->a, w, home, base, index, s == 8 ? 3 : s == 4 ? 2 : s == 2 ? 1 : 0, (s32)disp);
+	return true;
+}
+
+/* ---- the stack ---- */
+
+static void emit_push(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+	unsigned word = x->code64 ? 8 : 4;
+	const ZydisDecodedOperand *o = &g->o[0];
+	struct mem_ref ref;
+	int reg = BT_T0;
+
+	if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+		emit_check_operand(x, n, false, &ref);
+		as_mem(&x->a, x->code64, 0x8b, BT_T0, ref.base, ref.index == 0xff ? -1 : ref.index,
+		       0, ref.disp);
+		as_st_gs(&x->a, BT_GS(save[0]), BT_T0);
+	}
+	emit_check_stack(x, n, BT_SP, -(s32)word, word, true, &ref);
+	if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		as_mem(&x->a, x->code64, 0xc7, 0, ref.base, ref.index == 0xff ? -1 : ref.index, 0,
+		       ref.disp);
+		as_4(&x->a, (u32)o->imm.value.u);
+	} else {
+		if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+			reg = ref.spare;
+			as_ld_gs(&x->a, reg, BT_GS(save[0]));
+		} else {
+			reg = bt_home(gpr_of(o));
+			if (reg < 0) {
+				reg = ref.spare;
+				as_ld_gs(&x->a, reg, BT_GS_GPR(gpr_of(o)));
+			}
+		}
+		as_mem(&x->a, x->code64, 0x89, reg, ref.base, ref.index == 0xff ? -1 : ref.index, 0,
+		       ref.disp);
+	}
+	as_lea(&x->a, x->code64, BT_SP, BT_SP, -1, 0, -(s32)word);
+}
+
+static void emit_pop(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+	unsigned word = x->code64 ? 8 : 4, r = gpr_of(&g->o[0]);
+	int home = bt_home(r), dst = home < 0 ? BT_T0 : home;
+	struct mem_ref ref;
+
+	emit_check_stack(x, n, BT_SP, 0, word, false, &ref);
+	as_mem(&x->a, x->code64, 0x8b, dst, ref.base, ref.index == 0xff ? -1 : ref.index, 0,
+	       ref.disp);
+	if (home < 0)
+		as_st_gs(&x->a, BT_GS_GPR(r), BT_T0);
+	if (r != RSP)
+		as_lea(&x->a, x->code64, BT_SP, BT_SP, -1, 0, (s32)word);
+}
+
+static void emit_leave(struct xlate *x, unsigned n)
+{
+	unsigned word = x->code64 ? 8 : 4;
+	struct mem_ref ref;
+
+	emit_check_stack(x, n, RBP, 0, word, false, &ref);
+	as_mem(&x->a, x->code64, 0x8b, BT_T0, ref.base, ref.index == 0xff ? -1 : ref.index, 0,
+	       ref.disp);
+	as_lea(&x->a, x->code64, BT_SP, RBP, -1, 0, (s32)word);
+	as_rr(&x->a, x->code64, 0x89, BT_T0, RBP);
+}
+
+void emit_insn(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+
+	switch ((enum gi_kind)g->kind) {
+	case GI_NOP:
+		break;
+	case GI_COPY:
+		emit_copy(x, n);
+		break;
+	case GI_LEA:
+		if (!emit_lea_direct(x, g))
+			emit_lea(x, g);
+		break;
+	case GI_PUSH:
+		emit_push(x, n);
+		break;
+	case GI_POP:
+		emit_pop(x, n);
+		break;
+	case GI_LEAVE:
+		emit_leave(x, n);
+		break;
+	default:
+		emit_helper(x, g, g->helper, g->harg);
+	}
+}

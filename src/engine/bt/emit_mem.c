@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT
+/* Addresses of guest operands, and the check in front of every access: the isolation boundary.
+ *
+ * A check compares the operand's virtual page with the one in its site slot and makes sure that
+ * the operand ends on that page, in one comparison:
+ *
+ *	A:	lea disp(base), t0		B:	lea ..., t0;  (add segment base)
+ *		sub %gs:slot.page, t0			mov t0, t1;  sub %gs:slot.page, t1
+ *		cmp $4096 - size, t0			cmp $4096 - size, t1
+ *		ja  miss				ja  miss
+ *		mov %gs:slot.addend, t1			add %gs:slot.addend, t0
+ *		op  disp(base, t1)			op  (t0)
+ *
+ * Form A keeps the slot off the way from address to datum. A slot's page is BT_PB_NONE when it is
+ * empty, which no operand reaches. The miss is cold code: STUB_MISS (bt.h) fills the slot from the
+ * TLB and comes back, or executes the instruction by interp.
+ *
+ * Slots are shared by the sites of a class in turn. Whoever shares one meets the other's page and
+ * refills it: that is slow, not wrong. */
+#include "engine/bt/xlate.h"
+
+/* ---- addresses ---- */
+
+static unsigned reg_id(ZydisRegister r)
+{
+	return (unsigned)ZydisRegisterGetId(
+		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r));
+}
+
+static int log2_scale(unsigned s)
+{
+	return s == 8 ? 3 : s == 4 ? 2 : s == 2 ? 1 : 0;
+}
+
+static bool has_segbase(const ZydisDecodedOperand *o)
+{
+	return o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS;
+}
+
+void emit_va(struct xlate *x, int reg, s32 rel)
+{
+	as_ld_gs(&x->a, reg, BT_GS_PB(x->page));
+	if (rel)
+		as_lea(&x->a, true, reg, reg, -1, 0, rel);
+}
+
+void emit_address(struct xlate *x, const struct gi *g, const ZydisDecodedOperand *o, int dst,
+                  bool with_base)
+{
+	bool w = g->i.address_width == 64;
+	s64 disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+	int base = -1, index = -1;
+
+	if (o->mem.base == ZYDIS_REGISTER_RIP) {
+		emit_va(x, dst, (s32)(g->off + g->len + disp));
+	} else {
+		if (o->mem.base != ZYDIS_REGISTER_NONE) {
+			base = bt_home(reg_id(o->mem.base));
+			if (base < 0) {
+				base = dst;
+				as_ld_gs(&x->a, base, BT_GS_GPR(reg_id(o->mem.base)));
+			}
+		}
+		if (o->mem.index != ZYDIS_REGISTER_NONE) {
+			index = bt_home(reg_id(o->mem.index));
+			if (index < 0) {
+				index = BT_T1;
+				as_ld_gs(&x->a, index, BT_GS_GPR(reg_id(o->mem.index)));
+			}
+		}
+		if (base < 0 && index < 0)
+			as_mov_i64(&x->a, dst, w ? (u64)disp : (u32)disp);
+		else if (base >= 0 && index < 0 && !disp && w)
+			as_mov(&x->a, dst, base);
+		else
+			as_lea(&x->a, w, dst, base, index, log2_scale(o->mem.scale), (s32)disp);
+	}
+	if (with_base && has_segbase(o))
+		as_add_gs(&x->a, dst,
+		          BT_GS_C(segbase) + 8 * (o->mem.segment == ZYDIS_REGISTER_FS ? FS : GS));
+}
+
+/* ---- flags over a check ---- */
+
+void emit_flags_save(struct xlate *x)
+{
+	as_mov(&x->a, BT_T1, RAX);
+	as_flags_to_ax(&x->a);
+	as_st32_gs(&x->a, BT_GS(flags), RAX);
+	as_mov(&x->a, RAX, BT_T1);
+}
+
+void emit_flags_restore(struct xlate *x, int tmp)
+{
+	as_mov(&x->a, tmp, RAX);
+	as_ld32_gs(&x->a, RAX, BT_GS(flags));
+	as_ax_to_flags(&x->a);
+	as_mov(&x->a, RAX, tmp);
+}
+
+/* ---- checks ---- */
+
+struct cold *cold_add(struct xlate *x, enum cold_kind kind)
+{
+	struct cold *k;
+
+	if (x->nr_cold == ARRAY_SIZE(x->cold)) {
+		x->full = true;
+		k = &x->cold[0];
+	} else {
+		k = &x->cold[x->nr_cold++];
+	}
+	*k = (struct cold){.kind = (u8)kind};
+	return k;
+}
+
+static s32 new_site(struct xlate *x, unsigned cls)
+{
+	return BT_GS_SITE(cls, x->next_site++ % BT_SITES);
+}
+
+/* The comparison; the address is in BT_T0 (form A: it is lost; B: BT_T1 is used). */
+static void emit_compare(struct xlate *x, unsigned n, unsigned size, bool write, bool form_b,
+                         bool saved, u32 retry, s32 site)
+{
+	struct cold *k;
+	int t = form_b ? BT_T1 : BT_T0;
+
+	if (form_b)
+		as_mov(&x->a, BT_T1, BT_T0);
+	as_sub_gs(&x->a, t, site);
+	as_cmp_i(&x->a, t, (s32)(PAGE_SIZE - size));
+	k = cold_add(x, COLD_MISS);
+	k->from = as_jcc(&x->a, 7, 0); /* ja */
+	k->insn = (u16)n;
+	k->cls = (u8)(write ? x->cls_w : x->cls_r);
+	k->site = site;
+	k->size = (u8)size;
+	k->back = retry;
+	k->form_b = form_b;
+	k->saved = saved;
+	k->eflags = false;
+}
+
+/* Form B from a virtual address in BT_T0 on. */
+static void finish_b(struct xlate *x, unsigned n, unsigned size, bool write, bool live, u32 retry,
+                     s32 site, struct mem_ref *out)
+{
+	emit_compare(x, n, size, write, true, live, retry, site);
+	if (live) {
+		emit_flags_restore(x, BT_T1);
+		as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
+		as_lea(&x->a, true, BT_T0, BT_T0, BT_T1, 0, 0);
+	} else {
+		as_add_gs(&x->a, BT_T0, site + (s32)offsetof(struct bt_site, addend));
+	}
+	*out = (struct mem_ref){.base = BT_T0, .index = 0xff, .spare = BT_T1};
+}
+
+static void finish_a(struct xlate *x, unsigned n, int base, s32 disp, unsigned size, bool write,
+                     bool live, u32 retry, s32 site, struct mem_ref *out)
+{
+	if (disp)
+		as_lea(&x->a, true, BT_T0, base, -1, 0, disp);
+	else
+		as_mov(&x->a, BT_T0, base);
+	emit_compare(x, n, size, write, false, live, retry, site);
+	if (live)
+		emit_flags_restore(x, BT_T0);
+	as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
+	*out = (struct mem_ref){.base = (u8)base, .index = BT_T1, .disp = disp, .spare = BT_T0};
+}
+
+void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref *out)
+{
+	const struct gi *g = &x->gi[n];
+	const ZydisDecodedOperand *o = &g->o[g->mem];
+	s32 site = new_site(x, write ? x->cls_w : x->cls_r);
+	bool live = g->live;
+	u32 retry;
+
+	if (live)
+		emit_flags_save(x);
+	retry = as_here(&x->a);
+	if (x->code64 && g->i.address_width == 64 && !has_segbase(o) &&
+	    o->mem.index == ZYDIS_REGISTER_NONE && o->mem.base != ZYDIS_REGISTER_NONE &&
+	    o->mem.base != ZYDIS_REGISTER_RIP && bt_home(reg_id(o->mem.base)) >= 0) {
+		s64 disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+
+		finish_a(x, n, bt_home(reg_id(o->mem.base)), (s32)disp, g->mem_size, write, live,
+		         retry, site, out);
+		return;
+	}
+	emit_address(x, g, o, BT_T0, true);
+	finish_b(x, n, g->mem_size, write, live, retry, site, out);
+}
+
+void emit_check_stack(struct xlate *x, unsigned n, int reg, s32 disp, unsigned size, bool write,
+                      struct mem_ref *out)
+{
+	s32 site = new_site(x, write ? x->cls_w : x->cls_r);
+	bool live = x->gi[n].live;
+	u32 retry;
+
+	if (live)
+		emit_flags_save(x);
+	retry = as_here(&x->a);
+	if (x->code64) {
+		finish_a(x, n, reg, disp, size, write, live, retry, site, out);
+		return;
+	}
+	as_lea(&x->a, false, BT_T0, reg, -1, 0, disp);
+	finish_b(x, n, size, write, live, retry, site, out);
+}
+
+/* ---- cold code of a miss ---- */
+
+static void emit_word(struct xlate *x, u32 v)
+{
+	as_1(&x->a, 0xa9); /* test eax, imm32 */
+	as_4(&x->a, v);
+}
+
+void emit_cold_miss(struct xlate *x, const struct cold *k)
+{
+	const struct gi *g = &x->gi[k->insn];
+	bool write = k->cls & 1;
+
+	as_patch(&x->a, k->from, as_here(&x->a));
+	if (!k->form_b)
+		as_add_gs(&x->a, BT_T0, k->site);
+	as_mov_i32(&x->a, BT_T1, (u32)k->site);
+	as_call(&x->a,
+	        (u32)(x->bt->stub[write ? STUB_MISS_W : STUB_MISS_R] - (uintptr_t)x->bt->cache.rx));
+	emit_word(x, BT_MISS1(x->page,
+	                      (k->saved ? BT_MISS_FLAGS : 0) | (k->eflags ? BT_MISS_EFLAGS : 0)));
+	emit_word(x, BT_MISS2(g->off, g->len, k->size > 64 ? 0 : k->size));
+	as_jmp(&x->a, k->back);
+	if (x->nr_fix == ARRAY_SIZE(x->fix)) {
+		x->full = true;
+		return;
+	}
+	x->fix[x->nr_fix++] = (struct fixup){.at = as_jmp(&x->a, 0), .insn = k->insn + 1};
+}

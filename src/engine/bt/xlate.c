@@ -1,0 +1,597 @@
+// SPDX-License-Identifier: MIT
+/* A unit: its instructions, branches and exits, the ways in, the cold code behind it.
+ *
+ * Polls: translated code must come out soon when attn is set, without a signal. Every endless loop
+ * goes backward by a direct branch, or by an indirect one, or by a return that finds no landing;
+ * so backward direct branches poll (at the label where flags are dead there, else at the branch),
+ * and indirect entries poll. A matched return goes forward only.
+ *
+ * Where flags are live, comparisons are made with LEA and JRCXZ. */
+#include "engine/bt/xlate.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+
+static u32 stub_off(const struct xlate *x, enum bt_stub s)
+{
+	return (u32)(x->bt->stub[s] - (uintptr_t)x->bt->cache.rx);
+}
+
+/* ---- exits ---- */
+
+u32 new_exit(struct xlate *x, s32 rel)
+{
+	struct bt_vm *bt = x->bt;
+
+	if (bt->nr_exits == bt->max_exits) {
+		x->full = true;
+		return 0;
+	}
+	bt->exits[bt->nr_exits] =
+		(struct bt_exit){.page = x->page, .mode = x->mode & BTM_PAGE_MASK, .delta = rel};
+	return bt->nr_exits++;
+}
+
+/* A rel32 that is patched while others run it lies within a cache line. */
+static void align_patch(struct xlate *x, unsigned opcode_len)
+{
+	if (((as_here(&x->a) + opcode_len) & 63) > 60)
+		as_align(&x->a, 64, opcode_len);
+}
+
+static void cold_exit(struct xlate *x, u32 exit, u32 from)
+{
+	struct cold *k = cold_add(x, COLD_EXIT);
+
+	k->exit = exit;
+	k->from = from;
+}
+
+/* cc < 0: jmp; 16: call */
+static void emit_exit_insn(struct xlate *x, u32 exit, int cc)
+{
+	u32 at;
+
+	align_patch(x, cc >= 0 && cc < 16 ? 2 : 1);
+	if (cc == 16)
+		at = as_call(&x->a, 0);
+	else if (cc >= 0)
+		at = as_jcc(&x->a, (unsigned)cc, 0);
+	else
+		at = as_jmp(&x->a, 0);
+	x->bt->exits[exit].patch = at;
+	cold_exit(x, exit, at);
+}
+
+/* ---- polls ---- */
+
+/* To the exit's cold code when attn is set. */
+static void emit_poll(struct xlate *x, u32 exit, bool live)
+{
+	struct bt_asm *a = &x->a;
+	u32 ok;
+
+	if (!live) {
+		as_cmp32_gs_i8(a, BT_GS(attn), 0);
+		cold_exit(x, exit, as_jcc(a, 5, 0));
+		return;
+	}
+	as_st_gs(a, BT_GS(save[7]), RCX);
+	as_ld32_gs(a, RCX, BT_GS(attn));
+	ok = as_jrcxz(a);
+	as_ld_gs(a, RCX, BT_GS(save[7]));
+	cold_exit(x, exit, as_jmp(a, 0));
+	as_patch8(a, ok, as_here(a));
+	as_ld_gs(a, RCX, BT_GS(save[7]));
+}
+
+static bool label_polls(const struct gi *g)
+{
+	return g->backward && !g->live;
+}
+
+/* ---- direct branches ---- */
+
+static void add_fix(struct xlate *x, u32 at, int insn)
+{
+	if (x->nr_fix == ARRAY_SIZE(x->fix)) {
+		x->full = true;
+		return;
+	}
+	x->fix[x->nr_fix++] = (struct fixup){.at = at, .insn = (u16)insn};
+}
+
+/* The jump itself, its poll done. */
+static void emit_goto(struct xlate *x, const struct gi *g, s32 rel, int cc)
+{
+	if (g->inner >= 0 && rel == g->target)
+		add_fix(x, cc < 0 ? as_jmp(&x->a, 0) : as_jcc(&x->a, (unsigned)cc, 0), g->inner);
+	else
+		emit_exit_insn(x, new_exit(x, rel), cc);
+}
+
+/* Does the branch have to poll? Forward ones and those to a label that does don't. */
+static bool must_poll(const struct xlate *x, const struct gi *g)
+{
+	if (g->target > (s32)g->off)
+		return false;
+	return g->inner < 0 || !label_polls(&x->gi[g->inner]);
+}
+
+static u8 live_there(const struct xlate *x, const struct gi *g)
+{
+	return g->inner >= 0 ? x->gi[g->inner].live : (u8)(g->arg >> 8 & BT_F_ALL);
+}
+
+static void emit_jcc(struct xlate *x, const struct gi *g)
+{
+	int cc = (int)(g->arg & 15);
+	u32 skip;
+
+	if (!must_poll(x, g)) {
+		emit_goto(x, g, g->target, cc);
+		return;
+	}
+	skip = as_jcc(&x->a, (unsigned)cc ^ 1, 0);
+	emit_poll(x, new_exit(x, g->target), live_there(x, g));
+	emit_goto(x, g, g->target, -1);
+	as_patch(&x->a, skip, as_here(&x->a));
+}
+
+static void emit_jmp(struct xlate *x, const struct gi *g)
+{
+	if (must_poll(x, g))
+		emit_poll(x, new_exit(x, g->target), live_there(x, g));
+	emit_goto(x, g, g->target, -1);
+}
+
+static void emit_jrcxz(struct xlate *x, const struct gi *g)
+{
+	u32 zero, over;
+
+	if (g->arg & 1) /* LOOP */
+		as_lea(&x->a, true, RCX, RCX, -1, 0, -1);
+	zero = as_jrcxz(&x->a);
+	if (g->arg & 1) {
+		if (must_poll(x, g))
+			emit_poll(x, new_exit(x, g->target), live_there(x, g));
+		emit_goto(x, g, g->target, -1);
+		as_patch8(&x->a, zero, as_here(&x->a));
+		return;
+	}
+	as_1(&x->a, 0xeb);
+	as_1(&x->a, 0);
+	over = as_here(&x->a) - 1;
+	as_patch8(&x->a, zero, as_here(&x->a));
+	if (must_poll(x, g))
+		emit_poll(x, new_exit(x, g->target), live_there(x, g));
+	emit_goto(x, g, g->target, -1);
+	as_patch8(&x->a, over, as_here(&x->a));
+}
+
+/* ---- calls and returns ---- */
+
+/* Compare BT_T0 with the virtual address of page offset `off`, keeping flags: go on if equal, else
+ * BT_T0 is as it was and control goes to `bad`. */
+static void emit_compare_live(struct xlate *x, unsigned off, u32 bad, bool poll)
+{
+	struct bt_asm *a = &x->a;
+	u32 ok, ok2 = 0;
+
+	as_ld_gs(a, BT_T1, BT_GS_PB(x->page));
+	as_rr(a, true, 0xf7, 2, BT_T1); /* not */
+	as_lea(a, true, BT_T1, BT_T0, BT_T1, 0, 1 - (s32)off);
+	as_st_gs(a, BT_GS(save[7]), RCX);
+	as_mov(a, RCX, BT_T1);
+	ok = as_jrcxz(a);
+	as_ld_gs(a, RCX, BT_GS(save[7]));
+	as_jmp(a, bad);
+	as_patch8(a, ok, as_here(a));
+	if (poll) {
+		as_ld32_gs(a, RCX, BT_GS(attn));
+		ok2 = as_jrcxz(a);
+		as_ld_gs(a, RCX, BT_GS(save[7]));
+		as_jmp(a, bad);
+		as_patch8(a, ok2, as_here(a));
+	}
+	as_ld_gs(a, RCX, BT_GS(save[7]));
+}
+
+static void emit_landing(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+	unsigned off = g->off + g->len;
+	u8 live = n + 1 < x->nr ? x->gi[n + 1].live : x->last;
+	struct cold *k;
+
+	if (live) {
+		emit_compare_live(x, off,
+		                  stub_off(x, x->user ? STUB_INDIRECT_USER : STUB_INDIRECT_SUP),
+		                  false);
+		return;
+	}
+	as_sub_gs(&x->a, BT_T0, BT_GS_PB(x->page));
+	as_cmp_i(&x->a, BT_T0, (s32)off);
+	k = cold_add(x, COLD_RET_MISS);
+	k->from = as_jcc(&x->a, 5, 0);
+}
+
+/* jmp or call through the jump cache; the target is in BT_T0. */
+void emit_indirect(struct xlate *x, bool call)
+{
+	static const u8 index[] = {0x45, 0x0f, 0xb7, 0xfe}; /* movzx r15d, r14w */
+	struct bt_asm *a = &x->a;
+
+	as_bytes(a, index, sizeof(index));
+	as_1(a, 0x65);
+	as_mem(a, false, 0xff, call ? 2 : 4, -1, BT_T1, 3, BT_GS(jc[x->user]));
+}
+
+/* Push the return address; the host's register for it is scratch. */
+static void emit_push_return(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+	unsigned word = x->code64 ? 8 : 4;
+	struct mem_ref ref;
+
+	emit_check_stack(x, n, BT_SP, -(s32)word, word, true, &ref);
+	emit_va(x, ref.spare, g->off + g->len);
+	as_mem(&x->a, x->code64, 0x89, ref.spare, ref.base, ref.index == 0xff ? -1 : ref.index, 0,
+	       ref.disp);
+	as_lea(&x->a, x->code64, BT_SP, BT_SP, -1, 0, -(s32)word);
+}
+
+static void emit_call(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+
+	/* Before anything is pushed: an exit to the call itself. */
+	if (g->target <= (s32)g->off)
+		emit_poll(x, new_exit(x, g->off), g->live);
+	emit_push_return(x, n);
+	emit_exit_insn(x, new_exit(x, g->target), 16);
+	emit_landing(x, n);
+}
+
+/* Target of an indirect branch into BT_T0. */
+static void emit_target(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+	struct mem_ref ref;
+	unsigned r;
+	int home;
+
+	if (g->mem >= 0) {
+		emit_check_operand(x, n, false, &ref);
+		as_mem(&x->a, x->code64, 0x8b, BT_T0, ref.base, ref.index == 0xff ? -1 : ref.index,
+		       0, ref.disp);
+		return;
+	}
+	r = (unsigned)ZydisRegisterGetId(
+		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, g->o[0].reg.value));
+	home = bt_home(r);
+	if (home >= 0)
+		as_rr(&x->a, x->code64, 0x89, home, BT_T0);
+	else
+		as_gs(&x->a, x->code64, 0x8b, BT_T0, BT_GS_GPR(r));
+}
+
+static void emit_call_ind(struct xlate *x, unsigned n)
+{
+	emit_target(x, n);
+	as_st_gs(&x->a, BT_GS(save[0]), BT_T0);
+	emit_push_return(x, n);
+	as_ld_gs(&x->a, BT_T0, BT_GS(save[0]));
+	emit_indirect(x, true);
+	emit_landing(x, n);
+}
+
+static void emit_ret(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+	unsigned word = x->code64 ? 8 : 4;
+	struct mem_ref ref;
+
+	emit_check_stack(x, n, BT_SP, 0, word, false, &ref);
+	as_mem(&x->a, x->code64, 0x8b, BT_T0, ref.base, ref.index == 0xff ? -1 : ref.index, 0,
+	       ref.disp);
+	as_lea(&x->a, x->code64, BT_SP, BT_SP, -1, 0, (s32)(word + (g->arg & 0xffff)));
+	as_1(&x->a, 0xc3);
+}
+
+static void emit_one(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+
+	switch ((enum gi_kind)g->kind) {
+	case GI_JMP:
+		emit_jmp(x, g);
+		break;
+	case GI_JCC:
+		emit_jcc(x, g);
+		break;
+	case GI_JRCXZ:
+		emit_jrcxz(x, g);
+		break;
+	case GI_CALL:
+		emit_call(x, n);
+		break;
+	case GI_CALL_IND:
+		emit_call_ind(x, n);
+		break;
+	case GI_JMP_IND:
+		emit_target(x, n);
+		emit_indirect(x, false);
+		break;
+	case GI_RET:
+		emit_ret(x, n);
+		break;
+	default:
+		emit_insn(x, n);
+	}
+}
+
+/* ---- ways in ---- */
+
+static u32 emit_indirect_entry(struct xlate *x, const struct gi *g)
+{
+	struct bt_asm *a = &x->a;
+	u32 at = as_here(a), lookup = stub_off(x, STUB_LOOKUP);
+
+	if (g->live) {
+		emit_compare_live(x, g->off, lookup, true);
+		return at;
+	}
+	as_mov(a, BT_T1, BT_T0);
+	as_sub_gs(a, BT_T1, BT_GS_PB(x->page));
+	as_cmp_i(a, BT_T1, g->off);
+	as_jcc(a, 5, lookup);
+	as_cmp32_gs_i8(a, BT_GS(attn), 0);
+	as_jcc(a, 5, lookup);
+	return at;
+}
+
+static void add_entry(struct xlate *x, const struct gi *g, u32 indirect)
+{
+	const struct bt_entry e = {.page = x->page,
+	                           .off = g->off,
+	                           .single = x->mode & BTM_SINGLE,
+	                           .live = g->live,
+	                           .unit = x->unit,
+	                           .body = g->host,
+	                           .indirect = indirect};
+
+	if (bt_entry_add(x->bt, &e) == BT_NONE)
+		x->full = true;
+}
+
+/* Labels that nobody has translated before. */
+static void emit_entries(struct xlate *x, u32 first)
+{
+	for (unsigned n = 0; n < x->nr && !x->full; n++) {
+		const struct gi *g = &x->gi[n];
+		u32 at = first;
+
+		if (!g->label || ((x->mode & BTM_SINGLE) && n))
+			continue;
+		if (n) {
+			if (bt_entry_find(x->bt, x->page, g->off, x->mode & BTM_SINGLE) != BT_NONE)
+				continue;
+			at = emit_indirect_entry(x, g);
+			as_jmp(&x->a, g->host);
+		}
+		add_entry(x, g, at);
+	}
+}
+
+/* ---- cold code ---- */
+
+static void emit_cold(struct xlate *x)
+{
+	struct bt_asm *a = &x->a;
+
+	for (unsigned i = 0; i < x->nr_cold && !x->full; i++) {
+		const struct cold *k = &x->cold[i];
+		struct bt_exit *e = &x->bt->exits[k->exit];
+
+		x->full |= bt_asm_full(a);
+		switch ((enum cold_kind)k->kind) {
+		case COLD_MISS:
+			emit_cold_miss(x, k);
+			break;
+		case COLD_RET_MISS:
+			as_patch(a, k->from, as_here(a));
+			as_add_gs(a, BT_T0, BT_GS_PB(x->page));
+			as_jmp(a, stub_off(x, x->user ? STUB_INDIRECT_USER : STUB_INDIRECT_SUP));
+			break;
+		default:
+			as_patch(a, k->from, as_here(a));
+			if (!e->stub)
+				e->stub = as_here(a);
+			as_mov_i32(a, BT_T1, k->exit);
+			as_jmp(a, stub_off(x, STUB_EXIT));
+		}
+	}
+}
+
+static void apply_fixups(struct xlate *x, u32 end)
+{
+	for (unsigned i = 0; i < x->nr_fix; i++)
+		as_patch(&x->a, x->fix[i].at,
+		         x->fix[i].insn < x->nr ? x->gi[x->fix[i].insn].host : end);
+}
+
+/* ---- the unit ---- */
+
+static bool falls_through(const struct gi *g)
+{
+	return g->kind != GI_JMP && g->kind != GI_RET && g->kind != GI_JMP_IND;
+}
+
+static void emit_body(struct xlate *x)
+{
+	for (unsigned n = 0; n < x->nr && !x->full; n++) {
+		struct gi *g = &x->gi[n];
+
+		x->full |= bt_asm_full(&x->a);
+		g->host = as_here(&x->a);
+		if (g->label && label_polls(g))
+			emit_poll(x, new_exit(x, g->off), false);
+		emit_one(x, n);
+	}
+}
+
+static void trace_unit(const struct xlate *x)
+{
+	const struct trace *t = &x->c->vcpu->vm->trace;
+	u64 va = bt_of(x->c)->pb[x->page];
+	ZydisFormatter f;
+
+	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
+	trace_msg(t, "in_asm vcpu%u bt mode %#x gpa %#llx unit %u:", x->c->vcpu->index, x->mode,
+	          (unsigned long long)(x->gpa + x->gi[0].off), x->unit);
+	for (unsigned n = 0; n < x->nr; n++) {
+		const struct gi *g = &x->gi[n];
+		char text[128] = "(bad)";
+
+		if (g->i.length)
+			ZydisFormatterFormatInstruction(&f, &g->i, g->o, g->i.operand_count_visible,
+			                                text, sizeof(text), va + g->off, NULL);
+		trace_msg(t, "  %#018llx: %-40s%s live %02x host %#x",
+		          (unsigned long long)(va + g->off), text, g->label ? " label" : "",
+		          g->live, g->host);
+	}
+}
+
+static void prepare(struct xlate *x, struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode,
+                    const u8 *code)
+{
+	x->bt = bt;
+	x->c = c;
+	x->page = page;
+	x->mode = mode;
+	x->gpa = bt->pages[page].gpa;
+	x->code64 = mode & BTM_CODE64;
+	x->user = mode & BTM_USER;
+	x->code = code;
+	x->cls_r = x->user ? BT_USER_R : mode & BTM_AC ? BT_SUPAC_R : BT_SUP_R;
+	x->cls_w = x->cls_r + 1;
+	x->nr_fix = x->nr_cold = 0;
+	x->full = false;
+	x->last = 0;
+	x->unit = bt->nr_units;
+	x->a = (struct bt_asm){.base = bt->cache.rw,
+	                       .p = bt->cache.rw + ALIGN_UP(bt->cache.used, 16u),
+	                       .end = bt->cache.rw + bt->cache.size};
+	if (x->a.end - x->a.p > UNIT_MAX_BYTES)
+		x->a.end = x->a.p + UNIT_MAX_BYTES;
+}
+
+static bool room_left(const struct bt_vm *bt)
+{
+	return bt->nr_units < bt->max_units && bt->nr_insns + UNIT_MAX_INSNS < bt->max_insns &&
+	       bt->nr_exits + 3 * UNIT_MAX_INSNS < bt->max_exits &&
+	       bt->nr_entries + UNIT_MAX_INSNS < bt->max_entries &&
+	       bt->cache.size - bt->cache.used > UNIT_MAX_BYTES + 64;
+}
+
+static void commit(struct xlate *x, u32 start)
+{
+	struct bt_vm *bt = x->bt;
+	struct bt_cpu *b = bt_of(x->c);
+	const struct gi *last = &x->gi[x->nr - 1];
+
+	bt->units[bt->nr_units++] = (struct bt_unit){.page = x->page,
+	                                             .page2 = BT_NONE,
+	                                             .mode = x->mode,
+	                                             .host = start,
+	                                             .host_end = as_here(&x->a),
+	                                             .insns = bt->nr_insns,
+	                                             .nr_insns = x->nr,
+	                                             .next = bt->pages[x->page].units};
+	bt->pages[x->page].units = x->unit;
+	for (unsigned n = 0; n < x->nr; n++)
+		bt->insns[bt->nr_insns++] = (struct bt_insn){
+			.host = x->gi[n].host, .guest = x->gi[n].off, .len = x->gi[n].len};
+	bt->cache.used = as_here(&x->a);
+	bt_page_cover(bt, x->page, x->gi[0].off, last->off + last->len - x->gi[0].off);
+	b->stat[BT_STAT_TRANSLATED]++;
+	b->stat[BT_STAT_GUEST_INSNS] += x->nr;
+	b->stat[BT_STAT_HOST_BYTES] += as_here(&x->a) - start;
+	if (trace_on(&x->c->vcpu->vm->trace, TRACE_IN_ASM))
+		trace_unit(x);
+}
+
+/* An instruction that reaches into the next page, alone: the reference executes it. */
+static void straddling(struct xlate *x, u16 off)
+{
+	struct gi *g = &x->gi[0];
+
+	memset(g, 0, sizeof(*g));
+	g->kind = GI_HELPER;
+	g->helper = BT_H_INTERP;
+	g->ends = g->label = true;
+	g->off = off;
+	g->len = (u8)(PAGE_SIZE - off); /* at least; the helper finds the length itself */
+	g->live = BT_F_ALL;
+	g->inner = g->mem = -1;
+	x->nr = 1;
+}
+
+u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 off, const u8 *code,
+                 u32 page2, const u8 *next)
+{
+	struct xlate *x = bt->xlate;
+	u32 exits = bt->nr_exits, entries = bt->nr_entries, start, first, end;
+	u32 entry;
+
+	if (!room_left(bt))
+		return BT_NONE;
+	prepare(x, bt, c, page, mode, code);
+	bt_decode(x, off);
+	if (!x->nr)
+		straddling(x, off);
+	start = first = as_here(&x->a);
+	emit_indirect_entry(x, &x->gi[0]);
+	emit_body(x);
+	end = as_here(&x->a);
+	if (falls_through(&x->gi[x->nr - 1]))
+		emit_exit_insn(x, new_exit(x, x->gi[x->nr - 1].off + x->gi[x->nr - 1].len), -1);
+	emit_cold(x);
+	apply_fixups(x, end);
+	if (!x->full) {
+		entry = bt->nr_entries;
+		emit_entries(x, first);
+	}
+	if (x->full) {
+		bt->nr_exits = exits;
+		if (bt->nr_entries != entries)
+			bug("bt: a unit ran out of room with entries made");
+		return BT_NONE;
+	}
+	commit(x, start);
+	return entry;
+}
+
+int bt_xlate_create(struct bt_vm *bt)
+{
+	bt->xlate = calloc(1, sizeof(*bt->xlate));
+	if (!bt->xlate)
+		return -1;
+	bt->xlate->gi = calloc(UNIT_MAX_INSNS + 1, sizeof(*bt->xlate->gi));
+	if (bt->xlate->gi)
+		return 0;
+	free(bt->xlate);
+	bt->xlate = NULL;
+	return -1;
+}
+
+void bt_xlate_destroy(struct bt_vm *bt)
+{
+	if (!bt->xlate)
+		return;
+	free(bt->xlate->gi);
+	free(bt->xlate);
+	bt->xlate = NULL;
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/* Shared by the files that translate: decode.c (guest instructions, flow, liveness of flags),
+ * emit_mem.c (addresses and checks), emit_insn.c (an instruction), xlate.c (a unit). */
+#pragma once
+
+#include "engine/bt/asm.h"
+#include "engine/bt/bt.h"
+#include "engine/bt/encode.h"
+#include "engine/bt/helpers.h"
+
+#define UNIT_MAX_INSNS 128
+#define UNIT_MAX_BYTES (96 * 1024) /* host code of a unit, at most */
+
+enum gi_kind {
+	GI_NOP,
+	GI_COPY, /* innocuous: itself, registers and memory operand replaced */
+	GI_LEA,
+	GI_PUSH,
+	GI_POP,
+	GI_LEAVE,
+	GI_JMP,
+	GI_JCC,   /* arg: condition */
+	GI_JRCXZ, /* JRCXZ and LOOP (arg 1) */
+	GI_CALL,
+	GI_RET, /* arg: bytes to pop besides */
+	GI_JMP_IND,
+	GI_CALL_IND,
+	GI_HELPER, /* helper, harg; ends: never goes on behind itself */
+};
+
+struct gi {
+	ZydisDecodedInstruction i;
+	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+	struct insn_info info;
+	u16 off; /* in the page */
+	u8 len;
+	u8 kind;
+	u8 helper;
+	u32 harg;
+	u32 arg;
+	bool ends;      /* control never goes on behind it */
+	s32 target;     /* of a direct branch: offset from the page's start */
+	u8 use, kill;   /* arithmetic flags: read; surely written (BT_F_*) */
+	u8 mod;         /* perhaps written */
+	u8 live, after; /* needed before it, behind it */
+	s8 mem;         /* explicit memory operand's index, or -1 */
+	u8 mem_size;
+	bool mem_write;
+	bool label; /* target of a branch inside the unit, or a landing: state is in its places */
+	bool backward; /* target of a backward branch inside the unit */
+	int inner;     /* index of the instruction that a direct branch goes to, or -1 */
+	u32 host;      /* offset of its code */
+};
+
+struct fixup { /* a rel32 that jumps to an instruction of the unit */
+	u32 at;
+	u16 insn;
+};
+
+enum cold_kind { COLD_MISS, COLD_EXIT, COLD_POLL, COLD_RET_MISS };
+
+struct cold {
+	u8 kind;
+	u8 cls;
+	bool form_b;
+	bool saved; /* flags are in bt->flags */
+	bool eflags;
+	u8 size;
+	u16 insn;
+	u32 from; /* rel32 to patch to the cold code */
+	u32 back; /* where to go on */
+	s32 site; /* %gs-offset of the slot */
+	u32 exit;
+};
+
+struct group { /* accesses of a stretch whose addresses differ by constants: one check */
+	u8 reg;
+	u8 slot;
+	bool write;
+	s32 lo, hi;
+	u16 first, last;
+};
+
+struct xlate {
+	struct bt_vm *bt;
+	struct x86_cpu *c;
+	struct bt_asm a;
+	u32 page, mode;
+	gpa_t gpa;
+	bool code64, user;
+	const u8 *code;
+	u8 bytes[4096 + 16]; /* a copy of what was decoded: guest memory changes */
+	unsigned nr;
+	struct gi *gi; /* UNIT_MAX_INSNS + 1 */
+	unsigned cls_r, cls_w;
+	u8 last; /* flags needed behind the last instruction */
+	u32 next_site;
+	struct fixup fix[UNIT_MAX_INSNS * 2];
+	unsigned nr_fix;
+	struct cold cold[UNIT_MAX_INSNS * 8];
+	unsigned nr_cold;
+	u32 unit;
+	bool full; /* ran out of room: give up */
+};
+
+/* ---- decode.c ---- */
+/* Decode the unit that begins at `off` into x->gi: a sweep that follows branches inside the page
+ * forward; then labels and liveness of flags. 0 instructions: the first one reaches into the next
+ * page. */
+void bt_decode(struct xlate *x, u16 off);
+/* Arithmetic flags that code at `off` of this page, or at distance `rel` from its start, may read
+ * before it writes them. */
+u8 bt_peek_live(struct xlate *x, s32 rel);
+
+/* ---- emit_mem.c ---- */
+struct mem_ref {        /* where a checked operand is */
+	u8 base, index; /* host registers; index 0xff: none */
+	s32 disp;
+	int spare; /* BT_T0 or BT_T1: free for a register without a home */
+};
+/* Code that checks the operand of instruction n (or the stack: push, pop) for `size` bytes and
+ * leaves its host address in registers. */
+void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref *out);
+void emit_check_stack(struct xlate *x, unsigned n, int reg, s32 disp, unsigned size, bool write,
+                      struct mem_ref *out);
+/* Virtual address of operand `o` into register dst (BT_T0); may use BT_T1; changes flags only if
+ * there is a segment base. with_base: the segment's base added. */
+void emit_address(struct xlate *x, const struct gi *g, const ZydisDecodedOperand *o, int dst,
+                  bool with_base);
+void emit_va(struct xlate *x, int reg, s32 rel); /* virtual address of page start + rel */
+void emit_flags_save(struct xlate *x);
+void emit_flags_restore(struct xlate *x, int tmp);
+struct cold *cold_add(struct xlate *x, enum cold_kind kind);
+void emit_cold_miss(struct xlate *x, const struct cold *k);
+
+/* ---- emit_insn.c ---- */
+void emit_insn(struct xlate *x, unsigned n);
+void emit_helper(struct xlate *x, const struct gi *g, unsigned helper, u32 arg);
+/* ---- xlate.c: control flow ---- */
+void emit_exit(struct xlate *x, unsigned n, s32 rel, int cc); /* cc < 0: jmp */
+void emit_indirect(struct xlate *x, bool call);
+u32 new_exit(struct xlate *x, s32 rel);
