@@ -1009,7 +1009,7 @@ static void test_state(void **state)
 struct sweep {
 	struct fix *f;
 	u8 *page;
-	unsigned tried, run[NATIVE_XSAVE + 1];
+	unsigned tried, run[INSN_XSAVE + 1];
 };
 
 static void sweep_one(struct sweep *s, const u8 *code)
@@ -1086,10 +1086,10 @@ static void test_bounds(void **state)
 			sweep_one(&s, code);
 		}
 	assert_true(s.tried > 10000);
-	assert_true(s.run[NATIVE_INT] > 500 && s.run[NATIVE_X87] > 100 && s.run[NATIVE_MMX] > 400 &&
-	            s.run[NATIVE_SSE] > 1500);
+	assert_true(s.run[INSN_INT] > 500 && s.run[INSN_X87] > 100 && s.run[INSN_MMX] > 400 &&
+	            s.run[INSN_SSE] > 1500);
 	if (f->c->feat.xcr0 & XCR0_AVX)
-		assert_true(s.run[NATIVE_AVX] > 3000);
+		assert_true(s.run[INSN_AVX] > 3000);
 	munmap(m, 3 * PAGE_SIZE);
 	teardown(f);
 }

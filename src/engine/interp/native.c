@@ -27,29 +27,29 @@ static void check(struct x86_cpu *c, const struct native_insn *n)
 	if ((n->flags & NATIVE_VEX) && ((c->mode & (M_PE | M_VM)) != M_PE))
 		x86_ud(c);
 	switch (n->cls) {
-	case NATIVE_X87:
+	case INSN_X87:
 		if (n->flags & NATIVE_FWAIT ? ts && (c->cr0 & CR0_MP) : ts || em)
 			x86_raise(c, X86_NM);
 		break;
-	case NATIVE_MMX:
+	case INSN_MMX:
 		if (em)
 			x86_ud(c);
 		if (ts)
 			x86_raise(c, X86_NM);
 		break;
-	case NATIVE_SSE:
+	case INSN_SSE:
 		if (em || !(c->cr4 & CR4_OSFXSR))
 			x86_ud(c);
 		if (ts)
 			x86_raise(c, X86_NM);
 		break;
-	case NATIVE_AVX:
+	case INSN_AVX:
 		if (!(c->cr4 & CR4_OSXSAVE) || (~c->xcr0 & n->xcr0_need))
 			x86_ud(c);
 		if (ts)
 			x86_raise(c, X86_NM);
 		break;
-	case NATIVE_XSAVE: /* FXSAVE and FXRSTOR obey EM like x87; XSAVE and its kin need OSXSAVE */
+	case INSN_XSAVE: /* FXSAVE and FXRSTOR obey EM like x87; XSAVE and its kin need OSXSAVE */
 		if (n->cr4_need & CR4_OSXSAVE & ~c->cr4)
 			x86_ud(c);
 		if (ts || (em && (n->cr0_deny & CR0_EM)))
@@ -150,7 +150,7 @@ static void bounce(struct x86_cpu *c, const struct native_insn *n, gva_t addr, s
 	if (n->write)
 		mmu_probe_write(c, addr, n->size);
 	/* A store that an unmasked x87 exception holds back must put back what was there. */
-	if (n->read || n->cls == NATIVE_X87)
+	if (n->read || n->cls == INSN_X87)
 		mmu_read(c, addr, p, n->size);
 	run(c, n, p - delta);
 	if (n->write)

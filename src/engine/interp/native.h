@@ -6,7 +6,7 @@
  * and stores what it wrote. x87, MMX and vector registers are the host's own while c->fpu_live
  * (cpu/x86/fpu.c), so no stub touches them.
  *
- * Nothing runs here by default: an instruction must be on the allow-list (native_gen.c) and, its
+ * Nothing runs here by default: an instruction must be on the allow-list (engine/insn) and, its
  * re-encoded form decoded again, must be the same instruction, else native_get() says NULL and the
  * caller raises #UD.
  *
@@ -20,6 +20,7 @@
 
 #include "cpu/x86/mmu.h"
 #include "cpu/x86/x86.h"
+#include "engine/insn/insn.h"
 
 struct native;
 struct native_insn;
@@ -45,8 +46,6 @@ enum native_flags {
 	NATIVE_WAITS = 1 << 15,     /* #MF first when an x87 exception is pending */
 };
 
-enum native_class { NATIVE_INT, NATIVE_X87, NATIVE_MMX, NATIVE_SSE, NATIVE_AVX, NATIVE_XSAVE };
-
 /* CR4 has no such bit: as `cr4_need`, sends every execution to native_exec_slow(). */
 #define NATIVE_NEVER  (1u << 31)
 #define NATIVE_RAISED 0x100 /* #DE is vector 0 */
@@ -58,7 +57,7 @@ struct native_insn {
 	u16 flags;                               /* NATIVE_* */
 	u8 xcr0_need;
 	bool read, write;           /* the memory operand */
-	u8 cls;                     /* enum native_class */
+	u8 cls;                     /* enum insn_kind */
 	u8 seg;                     /* enum x86_segreg of the memory operand */
 	u8 asize;                   /* address size in bytes */
 	u16 fop;                    /* x87: the 11 bits of FOP */

@@ -17,8 +17,7 @@ struct native {
 	u32 *hash;                 /* index into insns + 1; 0: empty */
 	void (*flushed)(void *arg);
 	void *arg;
-	ZydisDecoder decoder;
-	u64 feat; /* enum native_feat as bits: what the guest's CPUID offers */
+	u64 feat; /* insn_features() */
 };
 
 /* How an instruction that one redirected operand doesn't do is run (native_special.c). */
