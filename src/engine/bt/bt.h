@@ -132,6 +132,7 @@ struct bt_cpu {
 	u32 site_log_n[2];  /* [0] supervisor, [1] user and SMAP-open classes; > BT_SITE_LOG: all */
 	u32 site_log[2][BT_SITE_LOG]; /* byte offsets of slots from struct x86_cpu */
 	u64 pauses;
+	u64 shadow_rip; /* c->irq_shadow counts only here (helpers.h) */
 	u64 stat[16]; /* enum bt_stat */
 	/* Code pages entered since the last flush, so that flushes are short (page.c). */
 	u32 nr_entered;
