@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "rt.h"
 
-extern const struct topic topic_smc, topic_alias, topic_stack;
+extern const struct topic topic_smc, topic_alias, topic_stack, topic_stale;
 
 const struct topic *const topics[] = {
-	&topic_smc,
-	&topic_alias,
-	&topic_stack,
-	NULL,
+	&topic_smc, &topic_alias, &topic_stack, &topic_stale, NULL,
 };
