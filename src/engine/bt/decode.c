@@ -425,7 +425,7 @@ static bool homeless_ok(const struct gi *g)
 
 static bool available(const struct xlate *x, const struct gi *g)
 {
-	switch (g->info.cls) {
+	switch ((enum insn_kind)g->info.cls) {
 	case INSN_X87:
 	case INSN_MMX:
 	case INSN_SSE:
@@ -486,8 +486,12 @@ static void classify(struct xlate *x, struct gi *g)
 			g->kind = GI_LEA;
 		return;
 	}
-	if (!bt_insn_info(x->bt, &g->i, g->o, &g->info) || !g->info.allowed || g->info.special ||
-	    g->info.bitstr || !available(x, g) || !find_memory(x, g) || !homeless_ok(g)) {
+	if (!bt_insn_info(&g->info, x->feat, &g->i, g->o) || g->info.special || g->info.bitstr ||
+	    !available(x, g) || !find_memory(x, g) || !homeless_ok(g)) {
+		if (g->info.nop) {
+			g->kind = GI_NOP;
+			return;
+		}
 		as_interp(g);
 		return;
 	}

@@ -91,6 +91,33 @@ static void emit_x87_record(struct xlate *x, const struct gi *g)
 	}
 }
 
+static void emit_x87_settle(struct xlate *x)
+{
+	struct bt_asm *a = &x->a;
+
+	as_ld_gs(a, BT_T0, BT_GS_C(fpu_dp));
+	as_st_gs(a, BT_GS_C(fpu_last_dp), BT_T0);
+	as_ld32_gs(a, BT_T0, BT_GS_C(fpu_op));
+	as_1(a, 0x66);
+	as_st32_gs(a, BT_GS_C(fpu_last_op), BT_T0);
+}
+
+/* The register without a home used where it lies. */
+static bool emit_in_place(struct xlate *x, const struct gi *g, struct enc_map m,
+                          const struct lodgers *s)
+{
+	unsigned len;
+
+	if (g->mem >= 0 || s->nr != 1)
+		return false;
+	m.mem = ENC_MEM_GS;
+	m.rm_gs = true;
+	m.disp = BT_GS_GPR(s->l[0].guest);
+	len = bt_encode(x->a.p, &g->i, g->o, x->bytes + g->off, &m);
+	x->a.p += len;
+	return len;
+}
+
 static void emit_copy(struct xlate *x, unsigned n)
 {
 	const struct gi *g = &x->gi[n];
@@ -102,6 +129,8 @@ static void emit_copy(struct xlate *x, unsigned n)
 	for (unsigned r = 0; r < 16; r++)
 		m.reg[r] = (s8)bt_home(r);
 	find_lodgers(g, &lodge);
+	if (emit_in_place(x, g, m, &lodge))
+		return;
 	if (g->mem >= 0) {
 		emit_check_operand(x, n, g->mem_write, &ref);
 		m.mem = ENC_MEM_BASE;
@@ -127,6 +156,8 @@ static void emit_copy(struct xlate *x, unsigned n)
 			as_st_gs(&x->a, BT_GS_GPR(lodge.l[i].guest), lodge.l[i].host);
 	if (g->info.x87_record)
 		emit_x87_record(x, g);
+	if (g->info.x87_ldcw) /* what was recorded before is settled */
+		emit_x87_settle(x);
 }
 
 static void emit_lea(struct xlate *x, const struct gi *g)

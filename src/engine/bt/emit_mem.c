@@ -171,14 +171,35 @@ static void finish_a(struct xlate *x, unsigned n, int base, s32 disp, unsigned s
 	*out = (struct mem_ref){.base = (u8)base, .index = BT_T1, .disp = disp, .spare = BT_T0};
 }
 
+/* An access that its group's check covers. */
+static void use_group(struct xlate *x, unsigned i, unsigned reg, s32 disp, struct mem_ref *out)
+{
+	int base = bt_home(reg);
+
+	as_ld_gs(&x->a, BT_T1, BT_GS(group) + 8 * x->groups[i].slot);
+	*out = (struct mem_ref){.index = BT_T1, .disp = disp, .spare = BT_T0};
+	if (base < 0) {
+		base = BT_T0;
+		as_ld_gs(&x->a, base, BT_GS_GPR(reg));
+		out->spare = -1;
+	}
+	out->base = (u8)base;
+}
+
 void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref *out)
 {
 	const struct gi *g = &x->gi[n];
 	const ZydisDecodedOperand *o = &g->o[g->mem];
-	s32 site = new_site(x, write ? x->cls_w : x->cls_r);
 	bool live = g->live;
 	u32 retry;
+	s32 site;
 
+	if (g->group_mem >= 0) {
+		use_group(x, (unsigned)g->group_mem, reg_id(o->mem.base),
+		          o->mem.disp.has_displacement ? (s32)o->mem.disp.value : 0, out);
+		return;
+	}
+	site = new_site(x, write ? x->cls_w : x->cls_r);
 	if (live)
 		emit_flags_save(x);
 	retry = as_here(&x->a);
@@ -198,10 +219,16 @@ void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref 
 void emit_check_stack(struct xlate *x, unsigned n, int reg, s32 disp, unsigned size, bool write,
                       struct mem_ref *out)
 {
-	s32 site = new_site(x, write ? x->cls_w : x->cls_r);
 	bool live = x->gi[n].live;
 	u32 retry;
+	s32 site;
 
+	if (x->gi[n].group_stack >= 0) {
+		use_group(x, (unsigned)x->gi[n].group_stack, reg == BT_SP ? RSP : (unsigned)reg,
+		          disp, out);
+		return;
+	}
+	site = new_site(x, write ? x->cls_w : x->cls_r);
 	if (live)
 		emit_flags_save(x);
 	retry = as_here(&x->a);
@@ -211,6 +238,66 @@ void emit_check_stack(struct xlate *x, unsigned n, int reg, s32 disp, unsigned s
 	}
 	as_lea(&x->a, false, BT_T0, reg, -1, 0, disp);
 	finish_b(x, n, size, write, live, retry, site, out);
+}
+
+/* ---- merged checks (group.c) ---- */
+
+void emit_group_check(struct xlate *x, unsigned i, unsigned n)
+{
+	const struct group *q = &x->groups[i];
+	s32 site = new_site(x, q->write ? x->cls_w : x->cls_r);
+	int base = bt_home(q->at_reg);
+	bool live = x->gi[n].live;
+	struct cold *k;
+	u32 retry;
+
+	if (live)
+		emit_flags_save(x);
+	retry = as_here(&x->a);
+	if (base < 0) {
+		base = BT_T0;
+		as_ld_gs(&x->a, base, BT_GS_GPR(q->at_reg));
+	}
+	as_lea(&x->a, true, BT_T0, base, -1, 0, q->lo - q->at_delta);
+	as_sub_gs(&x->a, BT_T0, site);
+	as_cmp_i(&x->a, BT_T0, (s32)PAGE_SIZE - (q->hi - q->lo));
+	k = cold_add(x, COLD_GROUP);
+	k->from = as_jcc(&x->a, 7, 0);
+	k->insn = (u16)n;
+	k->cls = (u8)(q->write ? x->cls_w : x->cls_r);
+	k->site = site;
+	k->span = (u16)(q->hi - q->lo);
+	k->back = retry;
+	k->saved = live;
+	if (live)
+		emit_flags_restore(x, BT_T0);
+	as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
+	as_st_gs(&x->a, BT_GS(group) + 8 * q->slot, BT_T1);
+}
+
+/* The range crosses its page, or the page isn't in the TLB with the right: the variant. */
+void emit_cold_group(struct xlate *x, const struct cold *k)
+{
+	bool write = k->cls & 1;
+	u32 crosses, absent, e = new_exit(x, x->gi[k->insn].off);
+
+	x->bt->exits[e].mode = x->mode | BTM_SINGLE;
+	as_patch(&x->a, k->from, as_here(&x->a));
+	as_add_gs(&x->a, BT_T0, k->site);
+	as_rr(&x->a, false, 0x89, BT_T0, BT_T1);
+	as_alu_i(&x->a, false, 4, BT_T1, 0xfff);
+	as_alu_i(&x->a, false, 7, BT_T1, (s32)PAGE_SIZE - k->span);
+	crosses = as_jcc(&x->a, 7, 0);
+	as_mov_i32(&x->a, BT_T1, (u32)k->site);
+	as_call(&x->a, (u32)(x->bt->stub[write ? STUB_GROUP_W : STUB_GROUP_R] -
+	                     (uintptr_t)x->bt->cache.rx));
+	absent = as_jcc(&x->a, 2, 0); /* jc */
+	as_jmp(&x->a, k->back);
+	as_patch(&x->a, crosses, as_here(&x->a));
+	as_patch(&x->a, absent, as_here(&x->a));
+	if (k->saved)
+		emit_flags_restore(x, BT_T0);
+	emit_exit_insn(x, e, -1);
 }
 
 /* ---- cold code of a miss ---- */

@@ -49,7 +49,7 @@ static void cold_exit(struct xlate *x, u32 exit, u32 from)
 }
 
 /* cc < 0: jmp; 16: call */
-static void emit_exit_insn(struct xlate *x, u32 exit, int cc)
+void emit_exit_insn(struct xlate *x, u32 exit, int cc)
 {
 	u32 at;
 
@@ -391,14 +391,18 @@ static void emit_cold(struct xlate *x)
 {
 	struct bt_asm *a = &x->a;
 
+	/* The list grows on the way: a group's cold code has an exit. */
 	for (unsigned i = 0; i < x->nr_cold && !x->full; i++) {
-		const struct cold *k = &x->cold[i];
+		const struct cold one = x->cold[i], *k = &one;
 		struct bt_exit *e = &x->bt->exits[k->exit];
 
 		x->full |= bt_asm_full(a);
 		switch ((enum cold_kind)k->kind) {
 		case COLD_MISS:
 			emit_cold_miss(x, k);
+			break;
+		case COLD_GROUP:
+			emit_cold_group(x, k);
 			break;
 		case COLD_RET_MISS:
 			as_patch(a, k->from, as_here(a));
@@ -438,6 +442,9 @@ static void emit_body(struct xlate *x)
 		g->host = as_here(&x->a);
 		if (g->label && label_polls(g))
 			emit_poll(x, new_exit(x, g->off), false);
+		for (unsigned i = 0; i < x->nr_groups; i++)
+			if (x->groups[i].at == n)
+				emit_group_check(x, i, n);
 		emit_one(x, n);
 	}
 }
@@ -478,6 +485,8 @@ static void prepare(struct xlate *x, struct bt_vm *bt, struct x86_cpu *c, u32 pa
 	x->cls_r = x->user ? BT_USER_R : mode & BTM_AC ? BT_SUPAC_R : BT_SUP_R;
 	x->cls_w = x->cls_r + 1;
 	x->nr_fix = x->nr_cold = 0;
+	if (!x->feat)
+		x->feat = insn_features(c);
 	x->full = false;
 	x->last = 0;
 	x->unit = bt->nr_units;
@@ -552,6 +561,8 @@ u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 of
 	bt_decode(x, off);
 	if (!x->nr)
 		straddling(x, off);
+	else
+		bt_find_groups(x);
 	start = first = as_here(&x->a);
 	emit_indirect_entry(x, &x->gi[0]);
 	emit_body(x);
@@ -580,10 +591,10 @@ int bt_xlate_create(struct bt_vm *bt)
 	if (!bt->xlate)
 		return -1;
 	bt->xlate->gi = calloc(UNIT_MAX_INSNS + 1, sizeof(*bt->xlate->gi));
-	if (bt->xlate->gi)
+	bt->xlate->grouping = calloc(1, bt_grouping_size());
+	if (bt->xlate->gi && bt->xlate->grouping)
 		return 0;
-	free(bt->xlate);
-	bt->xlate = NULL;
+	bt_xlate_destroy(bt);
 	return -1;
 }
 
@@ -592,6 +603,7 @@ void bt_xlate_destroy(struct bt_vm *bt)
 	if (!bt->xlate)
 		return;
 	free(bt->xlate->gi);
+	free(bt->xlate->grouping);
 	free(bt->xlate);
 	bt->xlate = NULL;
 }

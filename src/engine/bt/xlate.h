@@ -48,6 +48,7 @@ struct gi {
 	bool mem_write;
 	bool label; /* target of a branch inside the unit, or a landing: state is in its places */
 	bool backward; /* target of a backward branch inside the unit */
+	s16 group_mem, group_stack; /* index of the access's group, or -1 */
 	int inner;     /* index of the instruction that a direct branch goes to, or -1 */
 	u32 host;      /* offset of its code */
 };
@@ -57,7 +58,7 @@ struct fixup { /* a rel32 that jumps to an instruction of the unit */
 	u16 insn;
 };
 
-enum cold_kind { COLD_MISS, COLD_EXIT, COLD_POLL, COLD_RET_MISS };
+enum cold_kind { COLD_MISS, COLD_EXIT, COLD_GROUP, COLD_RET_MISS };
 
 struct cold {
 	u8 kind;
@@ -70,15 +71,20 @@ struct cold {
 	u32 from; /* rel32 to patch to the cold code */
 	u32 back; /* where to go on */
 	s32 site; /* %gs-offset of the slot */
+	u16 span; /* COLD_GROUP: bytes checked */
 	u32 exit;
 };
 
 struct group { /* accesses of a stretch whose addresses differ by constants: one check */
-	u8 reg;
-	u8 slot;
+	u8 reg;  /* that the first access goes through */
+	u8 slot; /* of bt->group[] */
 	bool write;
-	s32 lo, hi;
-	u16 first, last;
+	s32 lo, hi; /* the range, relative to the value */
+	u16 first;
+	/* The check: in front of this instruction, when at_reg holds the value plus at_delta. */
+	u16 at;
+	u8 at_reg;
+	s32 at_delta;
 };
 
 struct xlate {
@@ -95,10 +101,14 @@ struct xlate {
 	unsigned cls_r, cls_w;
 	u8 last; /* flags needed behind the last instruction */
 	u32 next_site;
+	u64 feat; /* insn_features() */
 	struct fixup fix[UNIT_MAX_INSNS * 2];
 	unsigned nr_fix;
 	struct cold cold[UNIT_MAX_INSNS * 8];
 	unsigned nr_cold;
+	struct group groups[64];
+	unsigned nr_groups;
+	struct grouping *grouping; /* group.c's scratch memory */
 	u32 unit;
 	bool full; /* ran out of room: give up */
 };
@@ -112,11 +122,19 @@ void bt_decode(struct xlate *x, u16 off);
  * before it writes them. */
 u8 bt_peek_live(struct xlate *x, s32 rel);
 
+/* ---- group.c ---- */
+/* Fill x->groups and each instruction's group_mem, group_stack. */
+void bt_find_groups(struct xlate *x);
+size_t bt_grouping_size(void);
+
 /* ---- emit_mem.c ---- */
+/* Check of group i, in front of instruction n. */
+void emit_group_check(struct xlate *x, unsigned i, unsigned n);
+void emit_cold_group(struct xlate *x, const struct cold *k);
 struct mem_ref {        /* where a checked operand is */
 	u8 base, index; /* host registers; index 0xff: none */
 	s32 disp;
-	int spare; /* BT_T0 or BT_T1: free for a register without a home */
+	int spare; /* BT_T0 or BT_T1: free for a register without a home; -1: neither is */
 };
 /* Code that checks the operand of instruction n (or the stack: push, pop) for `size` bytes and
  * leaves its host address in registers. */
@@ -140,3 +158,4 @@ void emit_helper(struct xlate *x, const struct gi *g, unsigned helper, u32 arg);
 void emit_exit(struct xlate *x, unsigned n, s32 rel, int cc); /* cc < 0: jmp */
 void emit_indirect(struct xlate *x, bool call);
 u32 new_exit(struct xlate *x, s32 rel);
+void emit_exit_insn(struct xlate *x, u32 exit, int cc);

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: MIT
+/* Which checks can be merged.
+ *
+ * Within a stretch without labels, calls and helpers, accesses through one value of a register at
+ * different constant distances (a structure's fields, a stack frame, a series of pushes) lie on one
+ * page almost always. They make a group: one check of the whole range in front of the first access,
+ * or earlier, where flags are dead; its addend is kept in bt->group[] for all of them. When the
+ * range is not on one page, or may not be accessed so as a whole, control goes on in the
+ * BTM_SINGLE variant, where each access has its own check; so groups change no result.
+ *
+ * Registers are tracked as value + distance: PUSH, ADD of an immediate, LEA, MOV move a value or
+ * copy it. */
+#include "engine/bt/xlate.h"
+
+#include <string.h>
+
+#define MAX_SPAN 512
+
+struct track {
+	u32 value;
+	s32 delta;
+};
+
+struct open_group {
+	u32 value;
+	struct group g;
+	unsigned count;
+	u16 members[32]; /* insn << 1 | stack access */
+};
+
+struct grouping {
+	struct xlate *x;
+	struct track reg[16];
+	u32 next_value;
+	unsigned start; /* of the stretch */
+	unsigned nr;
+	struct open_group open[24];
+	/* Value and distance of each register before each instruction of the stretch, for hoisting:
+	 * only those of groups are asked, so a copy per instruction is kept. */
+	struct track before[UNIT_MAX_INSNS][16];
+};
+
+static unsigned reg_id(ZydisRegister r)
+{
+	return (unsigned)ZydisRegisterGetId(
+		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r));
+}
+
+static bool is_gpr(const ZydisDecodedOperand *o)
+{
+	ZydisRegisterClass cls = ZydisRegisterGetClass(o->reg.value);
+
+	return o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       (cls == ZYDIS_REGCLASS_GPR8 || cls == ZYDIS_REGCLASS_GPR16 ||
+	        cls == ZYDIS_REGCLASS_GPR32 || cls == ZYDIS_REGCLASS_GPR64);
+}
+
+static bool has_homeless_operand(const struct gi *g)
+{
+	for (unsigned k = 0; k < g->i.operand_count; k++)
+		if (is_gpr(&g->o[k]) && reg_id(g->o[k].reg.value) < 16 &&
+		    bt_home(reg_id(g->o[k].reg.value)) < 0)
+			return true;
+	return false;
+}
+
+/* The register whose value plus a constant is the operand's address, or -1. */
+static int operand_base(const struct gi *g, s32 *disp)
+{
+	const ZydisDecodedOperand *o;
+	unsigned r;
+
+	if (g->mem < 0)
+		return -1;
+	o = &g->o[g->mem];
+	if (g->i.address_width != 64 || o->mem.index != ZYDIS_REGISTER_NONE ||
+	    o->mem.base == ZYDIS_REGISTER_NONE || o->mem.base == ZYDIS_REGISTER_RIP ||
+	    o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS)
+		return -1;
+	r = reg_id(o->mem.base);
+	if (r > 15 || (bt_home(r) < 0 && has_homeless_operand(g)))
+		return -1;
+	*disp = o->mem.disp.has_displacement ? (s32)o->mem.disp.value : 0;
+	return (int)r;
+}
+
+static void fresh(struct grouping *s, unsigned r)
+{
+	s->reg[r] = (struct track){.value = ++s->next_value};
+}
+
+/* ---- closing a stretch ---- */
+
+/* The last instruction not behind the first access where flags are dead and the value is in the
+ * register; the first access itself when there is none. */
+static void place(struct grouping *s, struct open_group *o)
+{
+	struct xlate *x = s->x;
+	unsigned p = o->g.first;
+
+	o->g.at = o->g.first;
+	o->g.at_reg = o->g.reg;
+	o->g.at_delta = s->before[p - s->start][o->g.reg].delta;
+	if (!x->gi[p].live)
+		return;
+	while (p-- > s->start) {
+		const struct track *t = &s->before[p - s->start][o->g.reg];
+
+		if (t->value != o->value)
+			return;
+		if (!x->gi[p].live) {
+			o->g.at = (u16)p;
+			o->g.at_delta = t->delta;
+			return;
+		}
+	}
+}
+
+static void close_stretch(struct grouping *s, unsigned next)
+{
+	struct xlate *x = s->x;
+	unsigned slots = 0;
+
+	for (unsigned i = 0; i < s->nr; i++) {
+		struct open_group *o = &s->open[i];
+
+		place(s, o);
+		/* One access alone gains only if its flags are saved otherwise. */
+		if ((o->count < 2 && !(x->gi[o->g.first].live && o->g.at != o->g.first)) ||
+		    slots == ARRAY_SIZE(((struct bt_cpu *)0)->group) ||
+		    x->nr_groups == ARRAY_SIZE(x->groups))
+			continue;
+		o->g.slot = (u8)slots++;
+		for (unsigned m = 0; m < o->count; m++) {
+			struct gi *g = &x->gi[o->members[m] >> 1];
+
+			if (o->members[m] & 1)
+				g->group_stack = (s16)x->nr_groups;
+			else
+				g->group_mem = (s16)x->nr_groups;
+		}
+		x->groups[x->nr_groups++] = o->g;
+	}
+	s->nr = 0;
+	s->start = next;
+	for (unsigned r = 0; r < 16; r++)
+		fresh(s, r);
+}
+
+/* ---- accesses ---- */
+
+static void access_at(struct grouping *s, unsigned n, unsigned reg, s32 disp, unsigned size,
+                      bool write, bool stack)
+{
+	const struct track *t = &s->reg[reg];
+	s64 lo = (s64)t->delta + disp, hi = lo + size;
+	struct open_group *o = NULL;
+
+	if (lo < -0x40000000ll || hi > 0x40000000ll)
+		return;
+	for (unsigned i = 0; i < s->nr && !o; i++)
+		if (s->open[i].value == t->value &&
+		    MAX(hi, s->open[i].g.hi) - MIN(lo, s->open[i].g.lo) <= MAX_SPAN &&
+		    s->open[i].count < ARRAY_SIZE(s->open[i].members))
+			o = &s->open[i];
+	if (!o) {
+		if (s->nr == ARRAY_SIZE(s->open))
+			return;
+		o = &s->open[s->nr++];
+		*o = (struct open_group){
+			.value = t->value,
+			.g = {.reg = (u8)reg, .lo = (s32)lo, .hi = (s32)hi, .first = (u16)n}};
+	}
+	o->g.lo = (s32)MIN(lo, o->g.lo);
+	o->g.hi = (s32)MAX(hi, o->g.hi);
+	o->g.write |= write;
+	o->members[o->count++] = (u16)(n << 1 | stack);
+}
+
+static void accesses(struct grouping *s, unsigned n)
+{
+	const struct gi *g = &s->x->gi[n];
+	s32 disp;
+	int r = -1;
+
+	if (g->kind == GI_COPY || g->kind == GI_PUSH || g->kind == GI_JMP_IND ||
+	    g->kind == GI_CALL_IND)
+		r = operand_base(g, &disp);
+	if (r >= 0)
+		access_at(s, n, (unsigned)r, disp, g->mem_size, g->mem_write, false);
+	switch (g->kind) {
+	case GI_PUSH:
+	case GI_CALL:
+	case GI_CALL_IND:
+		access_at(s, n, RSP, -8, 8, true, true);
+		break;
+	case GI_POP:
+	case GI_RET:
+		access_at(s, n, RSP, 0, 8, false, true);
+		break;
+	case GI_LEAVE:
+		access_at(s, n, RBP, 0, 8, false, true);
+		break;
+	default:
+		break;
+	}
+}
+
+/* ---- effects on registers ---- */
+
+static bool moved(struct grouping *s, const struct gi *g)
+{
+	const ZydisDecodedOperand *d = &g->o[0], *v = &g->o[1];
+	bool full = g->i.operand_count && is_gpr(d) && d->size == 64;
+	struct track *t = full ? &s->reg[reg_id(d->reg.value) & 15] : NULL;
+	bool small = v->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && v->imm.value.s > -0x1000000 &&
+	             v->imm.value.s < 0x1000000;
+
+	if (!full)
+		return false;
+	switch (g->i.mnemonic) {
+	case ZYDIS_MNEMONIC_ADD:
+	case ZYDIS_MNEMONIC_SUB:
+		if (!small)
+			return false;
+		t->delta += g->i.mnemonic == ZYDIS_MNEMONIC_ADD ? (s32)v->imm.value.s
+		                                                : -(s32)v->imm.value.s;
+		break;
+	case ZYDIS_MNEMONIC_INC:
+		t->delta++;
+		break;
+	case ZYDIS_MNEMONIC_DEC:
+		t->delta--;
+		break;
+	case ZYDIS_MNEMONIC_MOV:
+		if (!is_gpr(v) || v->size != 64)
+			return false;
+		*t = s->reg[reg_id(v->reg.value) & 15];
+		break;
+	case ZYDIS_MNEMONIC_LEA:
+		if (g->i.address_width != 64 || v->mem.index != ZYDIS_REGISTER_NONE ||
+		    v->mem.base == ZYDIS_REGISTER_NONE || v->mem.base == ZYDIS_REGISTER_RIP)
+			return false;
+		*t = s->reg[reg_id(v->mem.base) & 15];
+		t->delta += v->mem.disp.has_displacement ? (s32)v->mem.disp.value : 0;
+		break;
+	default:
+		return false;
+	}
+	/* Far from where it was: another value, so that sums don't overflow. */
+	if (t->delta < -0x8000000 || t->delta > 0x8000000)
+		fresh(s, reg_id(d->reg.value) & 15);
+	return true;
+}
+
+static void effects(struct grouping *s, const struct gi *g)
+{
+	switch (g->kind) {
+	case GI_PUSH:
+		s->reg[RSP].delta -= 8;
+		return;
+	case GI_POP:
+		s->reg[RSP].delta += 8;
+		fresh(s, reg_id(g->o[0].reg.value) & 15);
+		return;
+	case GI_LEAVE:
+		s->reg[RSP] = s->reg[RBP];
+		s->reg[RSP].delta += 8;
+		fresh(s, RBP);
+		return;
+	case GI_COPY:
+	case GI_LEA:
+	case GI_JRCXZ:
+		break;
+	default:
+		return;
+	}
+	if (g->kind != GI_JRCXZ && moved(s, g))
+		return;
+	if (g->kind == GI_JRCXZ && (g->arg & 1))
+		fresh(s, RCX);
+	for (unsigned k = 0; k < g->i.operand_count; k++)
+		if (is_gpr(&g->o[k]) && (g->o[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
+		    reg_id(g->o[k].reg.value) < 16)
+			fresh(s, reg_id(g->o[k].reg.value));
+}
+
+void bt_find_groups(struct xlate *x)
+{
+	struct grouping *s = x->grouping;
+
+	x->nr_groups = 0;
+	for (unsigned n = 0; n < x->nr; n++)
+		x->gi[n].group_mem = x->gi[n].group_stack = -1;
+	if (!x->code64 || (x->mode & BTM_SINGLE))
+		return;
+	s->x = x;
+	s->nr = 0;
+	s->next_value = 0;
+	close_stretch(s, 0);
+	for (unsigned n = 0; n < x->nr; n++) {
+		const struct gi *g = &x->gi[n];
+
+		if (g->label)
+			close_stretch(s, n);
+		memcpy(s->before[n - s->start], s->reg, sizeof(s->reg));
+		accesses(s, n);
+		effects(s, g);
+		if (g->kind == GI_HELPER || g->kind == GI_CALL || g->kind == GI_CALL_IND || g->ends)
+			close_stretch(s, n + 1);
+	}
+	close_stretch(s, x->nr);
+}
+
+size_t bt_grouping_size(void)
+{
+	return sizeof(struct grouping);
+}
