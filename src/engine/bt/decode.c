@@ -276,15 +276,49 @@ static bool classify_mov(struct gi *g)
 		helper(g, c0 == ZYDIS_REGCLASS_CONTROL ? BT_H_MOV_TO_CR : BT_H_MOV_FROM_CR, arg);
 		return true;
 	}
-	if (c0 == ZYDIS_REGCLASS_DEBUG || c1 == ZYDIS_REGCLASS_DEBUG ||
-	    c0 == ZYDIS_REGCLASS_SEGMENT || c1 == ZYDIS_REGCLASS_SEGMENT) {
+	if (c0 == ZYDIS_REGCLASS_DEBUG || c1 == ZYDIS_REGCLASS_DEBUG) {
+		const ZydisDecodedOperand *dr = &g->o[c0 == ZYDIS_REGCLASS_DEBUG ? 0 : 1];
+		const ZydisDecodedOperand *r = &g->o[c0 == ZYDIS_REGCLASS_DEBUG ? 1 : 0];
+		u32 arg = gpr_id(r) | (u32)(dr->reg.value - ZYDIS_REGISTER_DR0) << 4;
+
+		helper(g, c0 == ZYDIS_REGCLASS_DEBUG ? BT_H_MOV_TO_DR : BT_H_MOV_FROM_DR, arg);
+		return true;
+	}
+	if (c0 == ZYDIS_REGCLASS_SEGMENT || c1 == ZYDIS_REGCLASS_SEGMENT) {
 		as_interp(g);
 		return true;
 	}
 	return false;
 }
 
-static bool classify_system(struct xlate *x, struct gi *g)
+static void port_io(struct gi *g, bool in)
+{
+	const ZydisDecodedOperand *data = &g->o[in ? 0 : 1], *port = &g->o[in ? 1 : 0];
+	bool dx = port->type == ZYDIS_OPERAND_TYPE_REGISTER;
+
+	helper(g, in ? BT_H_IN : BT_H_OUT,
+	       data->size / 8u | (u32)dx << 3 | (dx ? 0 : ((u32)port->imm.value.u & 0xff) << 4));
+}
+
+/* System instructions without operands that matter, by table. */
+static const struct {
+	u16 mnemonic;
+	u8 helper;
+	u8 arg;
+} plain[] = {
+	{ZYDIS_MNEMONIC_CLI, BT_H_CLI, 0},           {ZYDIS_MNEMONIC_STI, BT_H_STI, 0},
+	{ZYDIS_MNEMONIC_HLT, BT_H_HLT, 0},           {ZYDIS_MNEMONIC_SWAPGS, BT_H_SWAPGS, 0},
+	{ZYDIS_MNEMONIC_CLTS, BT_H_CLTS, 0},         {ZYDIS_MNEMONIC_STAC, BT_H_STAC, 1},
+	{ZYDIS_MNEMONIC_CLAC, BT_H_STAC, 0},         {ZYDIS_MNEMONIC_RDMSR, BT_H_RDMSR, 0},
+	{ZYDIS_MNEMONIC_WRMSR, BT_H_WRMSR, 0},       {ZYDIS_MNEMONIC_CPUID, BT_H_CPUID, 0},
+	{ZYDIS_MNEMONIC_RDTSC, BT_H_RDTSC, 0},       {ZYDIS_MNEMONIC_RDTSCP, BT_H_RDTSCP, 0},
+	{ZYDIS_MNEMONIC_RDPMC, BT_H_RDPMC, 0},       {ZYDIS_MNEMONIC_XGETBV, BT_H_XGETBV, 0},
+	{ZYDIS_MNEMONIC_PAUSE, BT_H_PAUSE, 0},       {ZYDIS_MNEMONIC_VMCALL, BT_H_HYPERCALL, 0},
+	{ZYDIS_MNEMONIC_VMMCALL, BT_H_HYPERCALL, 0},
+};
+
+/* Those that transfer control; flags go with them. */
+static bool classify_transfer(struct gi *g)
 {
 	unsigned size = g->i.operand_width / 8u;
 
@@ -295,30 +329,51 @@ static bool classify_system(struct xlate *x, struct gi *g)
 	case ZYDIS_MNEMONIC_SYSRET:
 		helper(g, BT_H_SYSRET, size);
 		break;
+	case ZYDIS_MNEMONIC_SYSENTER:
+		helper(g, BT_H_SYSENTER, 0);
+		break;
+	case ZYDIS_MNEMONIC_SYSEXIT:
+		helper(g, BT_H_SYSEXIT, size);
+		break;
 	case ZYDIS_MNEMONIC_IRET:
 	case ZYDIS_MNEMONIC_IRETD:
 	case ZYDIS_MNEMONIC_IRETQ:
 		helper(g, BT_H_IRET, size);
 		break;
-	case ZYDIS_MNEMONIC_CLI:
-		helper(g, BT_H_CLI, 0);
-		return true;
-	case ZYDIS_MNEMONIC_STI:
-		helper(g, BT_H_STI, 0);
-		return true;
-	case ZYDIS_MNEMONIC_HLT:
-		helper(g, BT_H_HLT, 0);
-		return true;
-	case ZYDIS_MNEMONIC_SWAPGS:
-		helper(g, BT_H_SWAPGS, 0);
-		return true;
-	case ZYDIS_MNEMONIC_CLTS:
-		helper(g, BT_H_CLTS, 0);
-		return true;
-	case ZYDIS_MNEMONIC_STAC:
-	case ZYDIS_MNEMONIC_CLAC:
-		helper(g, BT_H_STAC, g->i.mnemonic == ZYDIS_MNEMONIC_STAC);
-		return true;
+	case ZYDIS_MNEMONIC_INT:
+		helper(g, BT_H_INT, (u32)g->o[0].imm.value.u & 0xff);
+		break;
+	case ZYDIS_MNEMONIC_INT3:
+		helper(g, BT_H_INT, X86_BP | 1 << 8);
+		break;
+	case ZYDIS_MNEMONIC_INT1:
+		helper(g, BT_H_INT, X86_DB | 3 << 8);
+		break;
+	case ZYDIS_MNEMONIC_UD0:
+	case ZYDIS_MNEMONIC_UD1:
+	case ZYDIS_MNEMONIC_UD2:
+		helper(g, BT_H_UD, 0);
+		break;
+	default:
+		return false;
+	}
+	g->ends = true;
+	g->use = BT_F_ALL;
+	g->kill = 0;
+	return true;
+}
+
+static bool classify_system(struct xlate *x, struct gi *g)
+{
+	unsigned size = g->i.operand_width / 8u;
+
+	for (unsigned k = 0; k < ARRAY_SIZE(plain); k++)
+		if (plain[k].mnemonic == g->i.mnemonic) {
+			helper(g, plain[k].helper, plain[k].arg);
+			g->kill = 0;
+			return true;
+		}
+	switch (g->i.mnemonic) {
 	case ZYDIS_MNEMONIC_PUSHF:
 	case ZYDIS_MNEMONIC_PUSHFD:
 	case ZYDIS_MNEMONIC_PUSHFQ:
@@ -332,42 +387,34 @@ static bool classify_system(struct xlate *x, struct gi *g)
 		g->use = 0;
 		g->kill = BT_F_ALL;
 		return true;
-	case ZYDIS_MNEMONIC_RDMSR:
-		helper(g, BT_H_RDMSR, 0);
+	case ZYDIS_MNEMONIC_IN:
+	case ZYDIS_MNEMONIC_OUT:
+		port_io(g, g->i.mnemonic == ZYDIS_MNEMONIC_IN);
 		return true;
-	case ZYDIS_MNEMONIC_WRMSR:
-		helper(g, BT_H_WRMSR, 0);
+	case ZYDIS_MNEMONIC_INVLPG:
+		if (g->i.address_width != 64 || !x->code64 ||
+		    g->o[0].mem.segment == ZYDIS_REGISTER_FS ||
+		    g->o[0].mem.segment == ZYDIS_REGISTER_GS ||
+		    g->o[0].mem.base == ZYDIS_REGISTER_EIP)
+			return false;
+		helper(g, BT_H_INVLPG, 0);
 		return true;
-	case ZYDIS_MNEMONIC_CPUID:
-		helper(g, BT_H_CPUID, 0);
+	case ZYDIS_MNEMONIC_RDFSBASE:
+	case ZYDIS_MNEMONIC_RDGSBASE:
+	case ZYDIS_MNEMONIC_WRFSBASE:
+	case ZYDIS_MNEMONIC_WRGSBASE: {
+		bool gs = g->i.mnemonic == ZYDIS_MNEMONIC_RDGSBASE ||
+		          g->i.mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
+		bool rd = g->i.mnemonic == ZYDIS_MNEMONIC_RDFSBASE ||
+		          g->i.mnemonic == ZYDIS_MNEMONIC_RDGSBASE;
+
+		helper(g, rd ? BT_H_RDFSGSBASE : BT_H_WRFSGSBASE,
+		       gpr_id(&g->o[0]) | (u32)gs << 4 | (u32)(g->o[0].size == 64) << 5);
 		return true;
-	case ZYDIS_MNEMONIC_RDTSC:
-		helper(g, BT_H_RDTSC, 0);
-		return true;
-	case ZYDIS_MNEMONIC_RDTSCP:
-		helper(g, BT_H_RDTSCP, 0);
-		return true;
-	case ZYDIS_MNEMONIC_PAUSE:
-		helper(g, BT_H_PAUSE, 0);
-		return true;
-	case ZYDIS_MNEMONIC_SYSENTER:
-	case ZYDIS_MNEMONIC_SYSEXIT:
-	case ZYDIS_MNEMONIC_INT:
-	case ZYDIS_MNEMONIC_INT1:
-	case ZYDIS_MNEMONIC_INT3:
-	case ZYDIS_MNEMONIC_UD0:
-	case ZYDIS_MNEMONIC_UD1:
-	case ZYDIS_MNEMONIC_UD2:
-		as_ending(g);
-		return true;
-	default:
-		(void)x;
-		return false;
 	}
-	g->ends = true;
-	g->use = BT_F_ALL;
-	g->kill = 0;
-	return true;
+	default:
+		return classify_transfer(g);
+	}
 }
 
 /* The explicit memory operand. false: more than one, or of a kind for interp. */

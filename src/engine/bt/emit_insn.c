@@ -295,6 +295,10 @@ void emit_insn(struct xlate *x, unsigned n)
 		emit_leave(x, n);
 		break;
 	default:
+		if (g->helper == BT_H_INVLPG) {
+			emit_address(x, g, &g->o[0], BT_T0, false);
+			as_st_gs(&x->a, BT_GS(save[0]), BT_T0);
+		}
 		emit_helper(x, g, g->helper, g->harg);
 	}
 }
