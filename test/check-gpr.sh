@@ -34,12 +34,11 @@ clock_gettime        *              vDSO: the kernel's code, no vector registers
 sched_yield          ops_sys        a system call
 nanosleep            tsc            before the VM runs
 log_msg              tsc,run        before the VM runs
-aligned_alloc        x86            creation
+mmap64               run,x86        creation
 calloc               run            creation
 free                 run            destruction
-mmap64               run            creation
-munmap               run            destruction
-mmap                 run            creation
+munmap               run,x86        destruction
+mmap                 run,x86        creation
 strerror             run            creation
 native_create        run            creation
 native_destroy       run            destruction

@@ -91,6 +91,7 @@ struct arch_ops {
 	void (*dump)(struct vcpu *v, FILE *out); /* registers, code bytes */
 	/* Virtual time jumped: guest TSC = host TSC + offset must stay continuous. */
 	void (*tsc_shift)(struct vcpu *v, s64 delta);
+	void (*destroy)(struct vcpu *v); /* frees arch_state */
 };
 
 struct vcpu {

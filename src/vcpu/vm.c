@@ -37,7 +37,8 @@ void vm_destroy(struct vm *vm)
 	for (unsigned i = 0; i < vm->nr_vcpus; i++) {
 		struct vcpu *v = vm->vcpu[i];
 
-		free(v->arch_state);
+		if (v->arch)
+			v->arch->destroy(v);
 		pthread_mutex_destroy(&v->lock);
 		pthread_cond_destroy(&v->cond);
 		free(v);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "cpu/x86/mmu.h"
 
@@ -217,6 +218,14 @@ static bool cpu_wakes(struct vcpu *v, u32 req)
 	       ((req & VCPU_REQ_NMI) && !c->nmi_blocked);
 }
 
+#define CPU_BYTES (ALIGN_UP(sizeof(struct x86_cpu), (size_t)PAGE_SIZE) + X86_ENGINE_AREA)
+
+static void cpu_destroy(struct vcpu *v)
+{
+	munmap(v->arch_state, CPU_BYTES);
+	v->arch_state = NULL;
+}
+
 static void cpu_tsc_shift(struct vcpu *v, s64 delta)
 {
 	struct x86_cpu *c = vcpu_x86(v);
@@ -232,16 +241,17 @@ const struct arch_ops x86_arch_ops = {
 	.wakes = cpu_wakes,
 	.dump = x86_dump,
 	.tsc_shift = cpu_tsc_shift,
+	.destroy = cpu_destroy,
 };
 
 int x86_cpu_create(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
-	struct x86_cpu *c = aligned_alloc(64, ALIGN_UP(sizeof(*c), (size_t)64));
+	struct x86_cpu *c = mmap(NULL, CPU_BYTES, PROT_READ | PROT_WRITE,
+	                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (!c)
+	if (c == MAP_FAILED)
 		return -ENOMEM;
-	memset(c, 0, sizeof(*c));
 	if (!vm->tsc_khz)
 		vm->tsc_khz = x86_host_tsc_khz();
 	c->vcpu = v;

@@ -132,6 +132,10 @@ struct x86_features {
 	bool xgetbv1;  /* XGETBV of XINUSE */
 };
 
+/* Room behind struct x86_cpu, which an engine that reaches all by one segment base uses as it
+ * likes: page-aligned, zero, untouched pages cost nothing. */
+#define X86_ENGINE_AREA (8 * MiB)
+
 struct x86_cpu {
 	u64 gpr[NR_GPR];
 	u64 rip, next_rip;
@@ -156,6 +160,7 @@ struct x86_cpu {
 	uintptr_t code_ver_bias;
 	struct vcpu *vcpu;
 	struct pmap *pmap;
+	struct interp *interp; /* the interpreter's instance, which other engines fall back on */
 
 	struct x86_seg seg[NR_SEG], ldtr, tr;
 	struct x86_dtable gdtr, idtr;

@@ -25,3 +25,25 @@ int interp_step_block(struct x86_cpu *c);
 /* Once per thread that calls interp_step or run (signal stack for natively run instructions). 0 or
  * -errno. */
 int interp_thread_init(struct x86_cpu *c);
+
+/* ---- for an engine that falls back on the interpreter (HACKING.md, layout) ----
+ * It attaches one to each of its vCPUs, and its run() begins with interp_enter() on the vCPU's
+ * thread. What says "may raise" needs c->unwind armed by the caller. */
+int interp_attach(struct x86_cpu *c); /* 0 or -errno (logged) */
+void interp_detach(struct x86_cpu *c);
+int interp_enter(struct x86_cpu *c); /* 0 or -errno */
+/* Requests of the vCPU at an instruction boundary; delivers interrupts. true: leave run(). */
+bool interp_serve_requests(struct x86_cpu *c);
+/* Execute one instruction with all that may surround it: single-step, breakpoints, shadows, RF. May
+ * raise. true: STOP_DEBUG, the debugger wants to be told. */
+bool interp_run_one(struct x86_cpu *c);
+/* One instruction, or blocks until a request or something new comes up; without what
+ * interp_run_one() has around it. c->code_written says afterwards whether code was written, and is
+ * the caller's to clear. May raise. */
+void interp_exec(struct x86_cpu *c, bool one);
+/* Behind the jump to c->unwind: count c->ev and deliver it. */
+void interp_deliver_raised(struct x86_cpu *c);
+/* HLT was executed since the last call. */
+bool interp_take_hlt(struct x86_cpu *c);
+/* A triple fault happened since interp_enter(). */
+bool interp_shut_down(const struct x86_cpu *c);

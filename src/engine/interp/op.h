@@ -90,7 +90,7 @@ struct interp {
 
 static inline struct interp *interp_of(struct x86_cpu *c)
 {
-	return c->vcpu->engine_state;
+	return c->interp;
 }
 
 /* decode.c: decode at linear address `lin` on the page `e`. May raise (the fetch of a second page).

@@ -277,9 +277,9 @@ static bool debug_stop(struct x86_cpu *c, enum debug_reason why, gva_t addr)
 	return true;
 }
 
-/* Execute one instruction at c->rip. true: the debugger wants to be told. May raise. */
-static bool run_one(struct interp *in, struct x86_cpu *c)
+bool interp_run_one(struct x86_cpu *c)
 {
+	struct interp *in = interp_of(c);
 	struct vcpu *v = c->vcpu;
 	bool tf = c->sflags & X86_RFLAGS_TF;
 	u8 cpl = c->cpl;
@@ -334,20 +334,29 @@ static void deliver(struct interp *in, struct x86_cpu *c, const struct x86_event
 
 /* What the instruction raised. Data breakpoints hit by a MOV SS before an INT, or by the INT
  * itself, trap at the handler's first instruction; any other event loses them. */
-static void deliver_raised(struct interp *in, struct x86_cpu *c)
+void interp_deliver_raised(struct x86_cpu *c)
 {
+	struct interp *in = interp_of(c);
+	struct vcpu *v = c->vcpu;
 	bool soft = c->ev.type == EV_SOFT || c->ev.type == EV_SOFT_XCPT;
 	struct x86_event db = {.type = EV_TRAP, .vector = X86_DB, .dr6 = c->dr6_pending};
 
+	in->stepping = false;
+	count_partial(in, c);
+	if (c->ev.vector < 32)
+		v->stats.exception[c->ev.vector]++;
+	v->stats.count[c->ev.vector == X86_PF ? EXIT_PAGE_FAULT : EXIT_EXCEPTION]++;
+	c->code_written = false;
+	c->irq_shadow = c->shadow_db = false;
 	c->dr6_pending = 0;
 	deliver(in, c, &c->ev);
 	if (unlikely(db.dr6) && soft && !in->shutdown)
 		deliver(in, c, &db);
 }
 
-/* Requests at an instruction boundary. true: leave for the vCPU's loop. */
-static bool serve_requests(struct interp *in, struct x86_cpu *c)
+bool interp_serve_requests(struct x86_cpu *c)
 {
+	struct interp *in = interp_of(c);
 	struct vcpu *v = c->vcpu;
 	u32 req = __atomic_load_n((u32 *)&v->req, __ATOMIC_SEQ_CST);
 
@@ -388,12 +397,12 @@ static enum vcpu_stop loop(struct interp *in, struct x86_cpu *c)
 	for (;;) {
 		struct block *b;
 
-		if (unlikely(v->req) && serve_requests(in, c))
+		if (unlikely(v->req) && interp_serve_requests(c))
 			return STOP_REQUEST;
 		if (unlikely(in->shutdown))
 			return STOP_SHUTDOWN;
 		if (unlikely(c->step || c->irq_shadow || (c->sflags & X86_RFLAGS_RF))) {
-			if (run_one(in, c))
+			if (interp_run_one(c))
 				return STOP_DEBUG;
 		} else {
 			b = lookup(in, c, false);
@@ -409,15 +418,15 @@ static enum vcpu_stop loop(struct interp *in, struct x86_cpu *c)
 	}
 }
 
-static enum vcpu_stop interp_run(struct vcpu *v)
+int interp_enter(struct x86_cpu *c)
 {
-	struct x86_cpu *c = vcpu_x86(v);
-	struct interp *in = v->engine_state;
-	enum vcpu_stop stop;
+	struct interp *in = interp_of(c);
 
 	if (!in->thread_ready) {
-		if (interp_thread_init(c) < 0)
-			return STOP_ERROR;
+		int err = interp_thread_init(c);
+
+		if (err < 0)
+			return err;
 		in->thread_ready = true;
 	}
 	/* Registers may have been changed while parked: by the debugger, a reset, SIPI. */
@@ -425,25 +434,52 @@ static enum vcpu_stop interp_run(struct vcpu *v)
 	x86_update_step(c);
 	c->tlb_gen++;
 	in->shutdown = false;
+	return 0;
+}
+
+static enum vcpu_stop interp_run(struct vcpu *v)
+{
+	struct x86_cpu *c = vcpu_x86(v);
+	struct interp *in = interp_of(c);
+	enum vcpu_stop stop;
+
+	if (interp_enter(c) < 0)
+		return STOP_ERROR;
 	for (;;) {
 		if (!_setjmp(c->unwind)) {
 			c->unwind_valid = true;
 			stop = loop(in, c);
 			break;
 		}
-		in->stepping = false;
-		count_partial(in, c);
-		if (c->ev.vector < 32)
-			v->stats.exception[c->ev.vector]++;
-		v->stats.count[c->ev.vector == X86_PF ? EXIT_PAGE_FAULT : EXIT_EXCEPTION]++;
-		c->code_written = false;
-		c->irq_shadow = c->shadow_db = false;
-		deliver_raised(in, c);
+		interp_deliver_raised(c);
 	}
 	c->unwind_valid = false;
 	x86_fpu_put(c);
 	v->stats.insns = in->insns;
 	return stop;
+}
+
+void interp_exec(struct x86_cpu *c, bool one)
+{
+	struct interp *in = interp_of(c);
+	struct block *b = lookup(in, c, one);
+
+	if (b)
+		enter(in, c, b);
+}
+
+bool interp_take_hlt(struct x86_cpu *c)
+{
+	struct interp *in = interp_of(c);
+	bool hlt = in->stop_hlt;
+
+	in->stop_hlt = false;
+	return hlt;
+}
+
+bool interp_shut_down(const struct x86_cpu *c)
+{
+	return c->interp->shutdown;
 }
 
 static int step(struct x86_cpu *c, bool one)
@@ -497,9 +533,8 @@ static int interp_probe(char *why, size_t size)
 	return 0;
 }
 
-static int interp_vcpu_create(struct vcpu *v)
+int interp_attach(struct x86_cpu *c)
 {
-	struct x86_cpu *c = vcpu_x86(v);
 	struct interp *in = calloc(1, sizeof(*in));
 	int err = -ENOMEM;
 
@@ -515,24 +550,41 @@ static int interp_vcpu_create(struct vcpu *v)
 	if (err)
 		goto fail_arena;
 	interp_flush_blocks(in);
-	v->engine_state = in;
+	c->interp = in;
 	return 0;
 
 fail_arena:
 	munmap(in->arena, ARENA_SIZE);
 fail:
 	free(in);
-	log_error("interp: cannot set up vCPU %u: %s", v->index, strerror(-err));
+	log_error("interp: cannot set up vCPU %u: %s", c->vcpu->index, strerror(-err));
+	return err;
+}
+
+void interp_detach(struct x86_cpu *c)
+{
+	struct interp *in = c->interp;
+
+	if (!in)
+		return;
+	native_destroy(in->native);
+	munmap(in->arena, in->arena_size);
+	free(in);
+	c->interp = NULL;
+}
+
+static int interp_vcpu_create(struct vcpu *v)
+{
+	struct x86_cpu *c = vcpu_x86(v);
+	int err = interp_attach(c);
+
+	v->engine_state = c->interp;
 	return err;
 }
 
 static void interp_vcpu_destroy(struct vcpu *v)
 {
-	struct interp *in = v->engine_state;
-
-	native_destroy(in->native);
-	munmap(in->arena, in->arena_size);
-	free(in);
+	interp_detach(vcpu_x86(v));
 	v->engine_state = NULL;
 }
 
