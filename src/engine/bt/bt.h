@@ -133,7 +133,7 @@ struct bt_cpu {
 	u32 site_log[2][BT_SITE_LOG]; /* byte offsets of slots from struct x86_cpu */
 	u64 pauses;
 	u64 shadow_rip; /* c->irq_shadow counts only here (helpers.h) */
-	u64 stat[16]; /* enum bt_stat */
+	u64 stat[16];   /* enum bt_stat */
 	/* Code pages entered since the last flush, so that flushes are short (page.c). */
 	u32 nr_entered;
 	struct bt_site site[BT_CLASSES][BT_SITES] __attribute__((aligned(64)));

@@ -420,11 +420,16 @@ static bool classify_system(struct xlate *x, struct gi *g)
 /* The explicit memory operand. false: more than one, or of a kind for interp. */
 static bool find_memory(struct xlate *x, struct gi *g)
 {
+	/* Their access to the stack is theirs to know. */
+	bool stack = g->kind == GI_PUSH || g->kind == GI_CALL_IND;
+
 	g->mem = -1;
 	for (unsigned k = 0; k < g->i.operand_count; k++) {
 		const ZydisDecodedOperand *o = &g->o[k];
 
 		if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || o->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
+			continue;
+		if (stack && o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
 			continue;
 		if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || g->mem >= 0 ||
 		    o->mem.type != ZYDIS_MEMOP_TYPE_MEM || !o->size || o->size > 512)

@@ -84,6 +84,7 @@ void emit_address(struct xlate *x, const struct gi *g, const ZydisDecodedOperand
 
 void emit_flags_save(struct xlate *x)
 {
+	x->t1_group = -1;
 	as_mov(&x->a, BT_T1, RAX);
 	as_flags_to_ax(&x->a);
 	as_st32_gs(&x->a, BT_GS(flags), RAX);
@@ -126,6 +127,7 @@ static void emit_compare(struct xlate *x, unsigned n, unsigned size, bool write,
 	struct cold *k;
 	int t = form_b ? BT_T1 : BT_T0;
 
+	x->t1_group = -1;
 	if (form_b)
 		as_mov(&x->a, BT_T1, BT_T0);
 	as_sub_gs(&x->a, t, site);
@@ -176,7 +178,9 @@ static void use_group(struct xlate *x, unsigned i, unsigned reg, s32 disp, struc
 {
 	int base = bt_home(reg);
 
-	as_ld_gs(&x->a, BT_T1, BT_GS(group) + 8 * x->groups[i].slot);
+	if (x->t1_group != (int)i)
+		as_ld_gs(&x->a, BT_T1, BT_GS(group) + 8 * x->groups[i].slot);
+	x->t1_group = -1;
 	*out = (struct mem_ref){.index = BT_T1, .disp = disp, .spare = BT_T0};
 	if (base < 0) {
 		base = BT_T0;
@@ -273,6 +277,7 @@ void emit_group_check(struct xlate *x, unsigned i, unsigned n)
 		emit_flags_restore(x, BT_T0);
 	as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
 	as_st_gs(&x->a, BT_GS(group) + 8 * q->slot, BT_T1);
+	x->t1_group = (int)i;
 }
 
 /* The range crosses its page, or the page isn't in the TLB with the right: the variant. */

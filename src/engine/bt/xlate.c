@@ -440,6 +440,7 @@ static void emit_body(struct xlate *x)
 
 		x->full |= bt_asm_full(&x->a);
 		g->host = as_here(&x->a);
+		x->t1_group = -1;
 		if (g->label && label_polls(g))
 			emit_poll(x, new_exit(x, g->off), false);
 		for (unsigned i = 0; i < x->nr_groups; i++)

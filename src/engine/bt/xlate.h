@@ -47,10 +47,10 @@ struct gi {
 	u8 mem_size;
 	bool mem_write;
 	bool label; /* target of a branch inside the unit, or a landing: state is in its places */
-	bool backward; /* target of a backward branch inside the unit */
+	bool backward;              /* target of a backward branch inside the unit */
 	s16 group_mem, group_stack; /* index of the access's group, or -1 */
-	int inner;     /* index of the instruction that a direct branch goes to, or -1 */
-	u32 host;      /* offset of its code */
+	int inner; /* index of the instruction that a direct branch goes to, or -1 */
+	u32 host;  /* offset of its code */
 };
 
 struct fixup { /* a rel32 that jumps to an instruction of the unit */
@@ -75,7 +75,7 @@ struct cold {
 	u32 exit;
 };
 
-struct group { /* accesses of a stretch whose addresses differ by constants: one check */
+struct group {   /* accesses of a stretch whose addresses differ by constants: one check */
 	u8 reg;  /* that the first access goes through */
 	u8 slot; /* of bt->group[] */
 	bool write;
@@ -108,6 +108,7 @@ struct xlate {
 	unsigned nr_cold;
 	struct group groups[64];
 	unsigned nr_groups;
+	int t1_group;              /* whose addend BT_T1 holds just now, or -1 */
 	struct grouping *grouping; /* group.c's scratch memory */
 	u32 unit;
 	bool full; /* ran out of room: give up */
