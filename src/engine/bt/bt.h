@@ -196,6 +196,7 @@ struct bt_entry { /* a guest instruction at which a unit can be entered */
 	u16 off;
 	bool single; /* of the BTM_SINGLE variant */
 	u8 live;     /* arithmetic flags (as BT_F_*) that the code reads before it writes them */
+	u8 reads;    /* the same, without what cannot be seen */
 	u32 unit;
 	u32 body;     /* cache offset: pb[page] is right, flags in EFLAGS */
 	u32 indirect; /* cache offset: BT_T0 is the target's virtual address; checks it */

@@ -9,7 +9,8 @@
  * writes them before it reads them. Paths that leave the page are followed a few instructions far
  * (bt_peek_live); what cannot be seen counts as live. Two conventions bound this, as in every ABI:
  * nobody returns a value in the arithmetic flags... unless the code behind a call reads them; then
- * bt_set_strict() makes them live across returns from now on, before the call is run. */
+ * bt_set_strict() makes them live across returns from now on, before the call is run; and nobody
+ * passes them to a function, unless that is seen where it is called. */
 #include "engine/bt/xlate.h"
 
 #include <string.h>
@@ -650,63 +651,75 @@ static void find_labels(struct xlate *x)
 	}
 }
 
-/* Look ahead at page offset `off` for `budget` instructions. */
-static u8 look(struct xlate *x, const u8 *code, u32 page, s32 off, unsigned *budget, unsigned depth)
+/* What is known of the flags at a place: `live` counts what can't be seen as reads, `reads` only
+ * what is seen to be read. */
+struct seen {
+	u8 live, reads;
+};
+
+static void seen_use(struct seen *s, u8 mask)
 {
-	u8 need = BT_F_ALL, live = 0;
+	s->live |= mask;
+	s->reads |= mask;
+}
+
+/* Look ahead at page offset `off`, for `budget` instructions. */
+static struct seen look(struct xlate *x, const u8 *code, u32 page, s32 off, unsigned *budget,
+                        unsigned depth)
+{
+	struct seen s = {0, 0}, t;
+	bool called = false; /* nobody passes flags to a function, unless seen */
+	u8 need = BT_F_ALL;
 	struct gi g;
 	u8 buf[16];
 
 	while (need) {
-		u32 e;
+		u32 e = BT_NONE;
 
-		if (!in_page(off) || !*budget) {
-			live |= need;
+		if (in_page(off) && page != BT_NONE)
+			e = bt_entry_find(x->bt, page, (u16)off, x->mode & BTM_SINGLE);
+		if (e != BT_NONE) {
+			s.live |=
+				need & (called ? x->bt->entries[e].reads : x->bt->entries[e].live);
+			s.reads |= need & x->bt->entries[e].reads;
 			break;
 		}
-		e = page == BT_NONE ? BT_NONE
-		                    : bt_entry_find(x->bt, page, (u16)off, x->mode & BTM_SINGLE);
-		if (e != BT_NONE) {
-			live |= need & x->bt->entries[e].live;
+		if (!in_page(off) || !*budget || !decode_at(x, code, (unsigned)off, buf, &g)) {
+			s.live |= called ? 0 : need;
 			break;
 		}
 		--*budget;
-		if (!decode_at(x, code, (unsigned)off, buf, &g)) {
-			live |= need;
-			break;
-		}
-		live |= need & g.use;
+		seen_use(&s, need & g.use);
 		need &= (u8)~g.kill;
 		if (!need)
 			break;
-		if (g.kind == GI_RET) {
-			if (x->bt->strict_flags[x->user])
-				live |= need;
+		if (g.kind == GI_RET || g.kind == GI_CALL_IND) {
+			s.live |= x->bt->strict_flags[x->user] ? need : 0;
 			break;
 		}
 		if (g.kind == GI_JMP || g.kind == GI_CALL) {
+			called |= g.kind == GI_CALL;
 			off = g.target;
 			continue;
 		}
-		if (g.kind == GI_JMP_IND || g.kind == GI_CALL_IND || g.ends) {
-			live |= need;
+		if (g.ends || ((g.kind == GI_JCC || g.kind == GI_JRCXZ) && !depth)) {
+			s.live |= called ? 0 : need;
 			break;
 		}
 		if (g.kind == GI_JCC || g.kind == GI_JRCXZ) {
-			if (!depth) {
-				live |= need;
-				break;
-			}
-			live |= need & look(x, code, page, g.target, budget, depth - 1);
-			need &= (u8)~live;
+			t = look(x, code, page, g.target, budget, depth - 1);
+			s.live |= need & (called ? t.reads : t.live);
+			s.reads |= need & t.reads;
 		}
 		off += g.len;
 	}
-	return live;
+	return s;
 }
 
-u8 bt_peek_live(struct xlate *x, s32 rel)
+/* At distance `rel` from the page's start, in whatever page that is. */
+static struct seen peek(struct xlate *x, s32 rel)
 {
+	const struct seen unknown = {BT_F_ALL, 0};
 	unsigned budget = 16;
 	const u8 *p;
 	gpa_t gpa;
@@ -716,73 +729,84 @@ u8 bt_peek_live(struct xlate *x, s32 rel)
 		return look(x, x->code, x->page, rel, &budget, 2);
 	va = bt_of(x->c)->pb[x->page];
 	if (va == BT_PB_NONE || !mmu_probe(x->c, (va + (u64)(s64)rel) & PAGE_MASK, &gpa))
-		return BT_F_ALL;
+		return unknown;
 	p = pmap_ptr(x->c->pmap, gpa & PAGE_MASK, PAGE_SIZE);
-	return p ? look(x, p, BT_NONE, rel & (s32)~PAGE_MASK, &budget, 2) : BT_F_ALL;
+	return p ? look(x, p, BT_NONE, rel & (s32)~PAGE_MASK, &budget, 2) : unknown;
 }
 
-/* Flags needed on the way to a direct branch's target. */
-static u8 live_at_target(struct xlate *x, const struct gi *g)
+/* At a direct branch's target. */
+static struct seen at_target(struct xlate *x, const struct gi *g)
 {
 	if (g->inner >= 0)
-		return x->gi[g->inner].live;
-	return g->arg >> 8 & BT_F_ALL; /* looked up once, below */
+		return (struct seen){x->gi[g->inner].live, x->gi[g->inner].reads};
+	return (struct seen){g->there_live, g->there_reads};
 }
 
-static bool flow_backward(struct xlate *x, u8 last)
+static bool flow_backward(struct xlate *x, struct seen last)
 {
-	bool changed = false;
+	bool strict = x->bt->strict_flags[x->user], changed = false;
 
 	for (unsigned n = x->nr; n-- > 0;) {
 		struct gi *g = &x->gi[n];
-		u8 after = n + 1 < x->nr ? x->gi[n + 1].live : last;
-		u8 live;
+		struct seen after = last, there;
+		u8 live, reads;
 
+		if (n + 1 < x->nr)
+			after = (struct seen){x->gi[n + 1].live, x->gi[n + 1].reads};
 		switch (g->kind) {
 		case GI_JMP:
-			after = live_at_target(x, g);
+			after = at_target(x, g);
 			break;
 		case GI_JCC:
 		case GI_JRCXZ:
-			after |= live_at_target(x, g);
+			there = at_target(x, g);
+			after.live |= there.live;
+			after.reads |= there.reads;
 			break;
 		case GI_CALL:
-			after = live_at_target(x, g);
+			after = at_target(x, g);
+			after.live = after.reads;
 			break;
 		case GI_JMP_IND:
-		case GI_CALL_IND:
-			after = BT_F_ALL;
+			after = (struct seen){BT_F_ALL, 0};
 			break;
+		case GI_CALL_IND:
 		case GI_RET:
-			after = x->bt->strict_flags[x->user] ? BT_F_ALL : 0;
+			after = (struct seen){strict ? BT_F_ALL : 0, 0};
 			break;
 		default:
 			if (g->ends)
-				after = 0;
+				after = (struct seen){0, 0};
 		}
-		live = g->use | (after & (u8)~g->kill);
-		changed |= live != g->live || after != g->after;
+		live = g->use | (after.live & (u8)~g->kill);
+		reads = g->use | (after.reads & (u8)~g->kill);
+		changed |= live != g->live || reads != g->reads || after.live != g->after;
 		g->live = live;
-		g->after = after;
+		g->reads = reads;
+		g->after = after.live;
 	}
 	return changed;
 }
 
-/* Code behind calls that reads flags: see above. */
-static void check_returns(struct xlate *x, u8 last)
+/* Code behind a call that reads flags, functions that do: see above. */
+static void check_conventions(struct xlate *x, struct seen last)
 {
 	for (unsigned n = 0; n < x->nr; n++) {
-		if (x->gi[n].kind != GI_CALL && x->gi[n].kind != GI_CALL_IND)
+		const struct gi *g = &x->gi[n];
+
+		if (g->kind != GI_CALL && g->kind != GI_CALL_IND)
 			continue;
-		if ((n + 1 < x->nr ? x->gi[n + 1].live : last) && !x->bt->strict_flags[x->user])
+		if (((n + 1 < x->nr ? x->gi[n + 1].reads : last.reads) ||
+		     (g->kind == GI_CALL && g->after)) &&
+		    !x->bt->strict_flags[x->user])
 			bt_set_strict(x->bt, x->user);
 	}
 }
 
 void bt_decode(struct xlate *x, u16 off)
 {
+	struct seen last = {0, 0};
 	const struct gi *end;
-	u8 last = 0;
 
 	x->nr = 0;
 	sweep(x, off);
@@ -791,17 +815,21 @@ void bt_decode(struct xlate *x, u16 off)
 	find_labels(x);
 	for (unsigned n = 0; n < x->nr; n++) {
 		struct gi *g = &x->gi[n];
+		struct seen there;
 
-		if ((g->kind == GI_JMP || g->kind == GI_JCC || g->kind == GI_JRCXZ ||
-		     g->kind == GI_CALL) &&
-		    g->inner < 0)
-			g->arg |= (u32)bt_peek_live(x, g->target) << 8;
+		if ((g->kind != GI_JMP && g->kind != GI_JCC && g->kind != GI_JRCXZ &&
+		     g->kind != GI_CALL) ||
+		    g->inner >= 0)
+			continue;
+		there = peek(x, g->target);
+		g->there_live = there.live;
+		g->there_reads = there.reads;
 	}
 	end = &x->gi[x->nr - 1];
 	if (!end->ends)
-		last = bt_peek_live(x, end->off + end->len);
-	x->last = last;
+		last = peek(x, end->off + end->len);
+	x->last = x->bt->strict_flags[x->user] ? last.live : last.reads;
 	while (flow_backward(x, last))
 		;
-	check_returns(x, last);
+	check_conventions(x, last);
 }

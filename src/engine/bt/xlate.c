@@ -121,7 +121,7 @@ static bool must_poll(const struct xlate *x, const struct gi *g)
 
 static u8 live_there(const struct xlate *x, const struct gi *g)
 {
-	return g->inner >= 0 ? x->gi[g->inner].live : (u8)(g->arg >> 8 & BT_F_ALL);
+	return g->inner >= 0 ? x->gi[g->inner].live : g->there_live;
 }
 
 static void emit_jcc(struct xlate *x, const struct gi *g)
@@ -202,7 +202,9 @@ static void emit_landing(struct xlate *x, unsigned n)
 {
 	const struct gi *g = &x->gi[n];
 	unsigned off = g->off + g->len;
-	u8 live = n + 1 < x->nr ? x->gi[n + 1].live : x->last;
+	const struct gi *next = n + 1 < x->nr ? &x->gi[n + 1] : NULL;
+	/* A RET has destroyed the flags anyway, unless the code here was seen to read them. */
+	u8 live = !next ? x->last : x->bt->strict_flags[x->user] ? next->live : next->reads;
 	struct cold *k;
 
 	if (live) {
@@ -358,6 +360,7 @@ static void add_entry(struct xlate *x, const struct gi *g, u32 indirect)
 	                           .off = g->off,
 	                           .single = x->mode & BTM_SINGLE,
 	                           .live = g->live,
+	                           .reads = g->reads,
 	                           .unit = x->unit,
 	                           .body = g->host,
 	                           .indirect = indirect};

@@ -38,12 +38,14 @@ struct gi {
 	u8 helper;
 	u32 harg;
 	u32 arg;
-	bool ends;      /* control never goes on behind it */
-	s32 target;     /* of a direct branch: offset from the page's start */
-	u8 use, kill;   /* arithmetic flags: read; surely written (BT_F_*) */
-	u8 mod;         /* perhaps written */
-	u8 live, after; /* needed before it, behind it */
-	s8 mem;         /* explicit memory operand's index, or -1 */
+	bool ends;                  /* control never goes on behind it */
+	s32 target;                 /* of a direct branch: offset from the page's start */
+	u8 use, kill;               /* arithmetic flags: read; surely written (BT_F_*) */
+	u8 mod;                     /* perhaps written */
+	u8 live, after;             /* needed before it, behind it */
+	u8 reads;                   /* like live, but only what is seen to be read */
+	u8 there_live, there_reads; /* at the target of a branch out of the unit */
+	s8 mem;                     /* explicit memory operand's index, or -1 */
 	u8 mem_size;
 	bool mem_write;
 	bool label; /* target of a branch inside the unit, or a landing: state is in its places */
@@ -99,7 +101,7 @@ struct xlate {
 	unsigned nr;
 	struct gi *gi; /* UNIT_MAX_INSNS + 1 */
 	unsigned cls_r, cls_w;
-	u8 last; /* flags needed behind the last instruction */
+	u8 last; /* flags that a landing behind the last instruction keeps */
 	u32 next_site;
 	u64 feat; /* insn_features() */
 	struct fixup fix[UNIT_MAX_INSNS * 2];
@@ -119,10 +121,6 @@ struct xlate {
  * forward; then labels and liveness of flags. 0 instructions: the first one reaches into the next
  * page. */
 void bt_decode(struct xlate *x, u16 off);
-/* Arithmetic flags that code at `off` of this page, or at distance `rel` from its start, may read
- * before it writes them. */
-u8 bt_peek_live(struct xlate *x, s32 rel);
-
 /* ---- group.c ---- */
 /* Fill x->groups and each instruction's group_mem, group_stack. */
 void bt_find_groups(struct xlate *x);
