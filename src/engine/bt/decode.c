@@ -86,7 +86,7 @@ static void as_ending(struct gi *g)
 {
 	as_interp(g);
 	g->ends = true;
-	g->use = BT_F_ALL; /* the flags go into a frame or come back from one */
+	g->use = BT_F_ALL; /* the flags may go into a frame */
 }
 
 static void helper(struct gi *g, unsigned h, u32 arg)
@@ -657,10 +657,14 @@ struct seen {
 	u8 live, reads;
 };
 
-static void seen_use(struct seen *s, u8 mask)
+/* What an instruction is seen to read. System instructions put flags into images that nobody
+ * takes a result of a function from, but for PUSHF of user code. */
+static u8 seen_reads(const struct xlate *x, const struct gi *g)
 {
-	s->live |= mask;
-	s->reads |= mask;
+	return g->kind != GI_HELPER || (g->helper == BT_H_INTERP && !g->ends) ||
+	                       (g->helper == BT_H_PUSHF && x->user)
+	               ? g->use
+	               : 0;
 }
 
 /* Look ahead at page offset `off`, for `budget` instructions. */
@@ -689,7 +693,8 @@ static struct seen look(struct xlate *x, const u8 *code, u32 page, s32 off, unsi
 			break;
 		}
 		--*budget;
-		seen_use(&s, need & g.use);
+		s.live |= need & g.use;
+		s.reads |= need & seen_reads(x, &g);
 		need &= (u8)~g.kill;
 		if (!need)
 			break;
@@ -779,7 +784,7 @@ static bool flow_backward(struct xlate *x, struct seen last)
 				after = (struct seen){0, 0};
 		}
 		live = g->use | (after.live & (u8)~g->kill);
-		reads = g->use | (after.reads & (u8)~g->kill);
+		reads = seen_reads(x, g) | (after.reads & (u8)~g->kill);
 		changed |= live != g->live || reads != g->reads || after.live != g->after;
 		g->live = live;
 		g->reads = reads;
