@@ -22,6 +22,7 @@ static bool is_gpr(const ZydisDecodedOperand *o)
 
 void emit_helper(struct xlate *x, const struct gi *g, unsigned helper, u32 arg)
 {
+	x->t1_group = -1;
 	emit_va(x, BT_T0, g->off);
 	as_mov_i32(&x->a, BT_T1, BT_HARG(helper, g->len, arg));
 	as_call(&x->a, (u32)(x->bt->stub[STUB_HELPER] - (uintptr_t)x->bt->cache.rx));
@@ -141,6 +142,8 @@ static void emit_copy(struct xlate *x, unsigned n)
 	for (unsigned i = 0; i < lodge.nr; i++) {
 		lodge.l[i].host = (u8)(i == 0 ? ref.spare : BT_T0 + BT_T1 - ref.spare);
 		m.reg[lodge.l[i].guest] = (s8)lodge.l[i].host;
+		if (lodge.l[i].host == BT_T1)
+			x->t1_group = -1;
 		if (lodge.l[i].read)
 			as_ld_gs(&x->a, lodge.l[i].host, BT_GS_GPR(lodge.l[i].guest));
 	}

@@ -64,6 +64,7 @@ void emit_address(struct xlate *x, const struct gi *g, const ZydisDecodedOperand
 		if (o->mem.index != ZYDIS_REGISTER_NONE) {
 			index = bt_home(reg_id(o->mem.index));
 			if (index < 0) {
+				x->t1_group = -1;
 				index = BT_T1;
 				as_ld_gs(&x->a, index, BT_GS_GPR(reg_id(o->mem.index)));
 			}
@@ -180,7 +181,7 @@ static void use_group(struct xlate *x, unsigned i, unsigned reg, s32 disp, struc
 
 	if (x->t1_group != (int)i)
 		as_ld_gs(&x->a, BT_T1, BT_GS(group) + 8 * x->groups[i].slot);
-	x->t1_group = -1;
+	x->t1_group = (int)i;
 	*out = (struct mem_ref){.index = BT_T1, .disp = disp, .spare = BT_T0};
 	if (base < 0) {
 		base = BT_T0;

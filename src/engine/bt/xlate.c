@@ -225,6 +225,7 @@ void emit_indirect(struct xlate *x, bool call)
 	static const u8 index[] = {0x45, 0x0f, 0xb7, 0xfe}; /* movzx r15d, r14w */
 	struct bt_asm *a = &x->a;
 
+	x->t1_group = -1;
 	as_bytes(a, index, sizeof(index));
 	as_1(a, 0x65);
 	as_mem(a, false, 0xff, call ? 2 : 4, -1, BT_T1, 3, BT_GS(jc[x->user]));
@@ -443,7 +444,8 @@ static void emit_body(struct xlate *x)
 
 		x->full |= bt_asm_full(&x->a);
 		g->host = as_here(&x->a);
-		x->t1_group = -1;
+		if (g->label)
+			x->t1_group = -1;
 		if (g->label && label_polls(g))
 			emit_poll(x, new_exit(x, g->off), false);
 		for (unsigned i = 0; i < x->nr_groups; i++)
