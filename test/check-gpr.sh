@@ -31,7 +31,7 @@ __longjmp_chk        *              restores general registers only
 pthread_mutex_lock   mmu            general registers only
 pthread_mutex_unlock mmu            general registers only
 clock_gettime        *              vDSO: the kernel's code, no vector registers
-sched_yield          ops_sys        a system call
+sched_yield          ops_sys,helpers a system call
 nanosleep            tsc            before the VM runs
 log_msg              tsc,run        before the VM runs
 mmap64               run,x86        creation
@@ -125,6 +125,7 @@ for o in "$@"; do
 	esac
 	short=${name#cpu_x86_}
 	short=${short#engine_interp_}
+	short=${short#engine_bt_}
 	for sym in $(nm -u "$o" | awk '{ print $2 }' | sort -u | comm -23 - "$tmp/defined"); do
 		case $sym in _GLOBAL_OFFSET_TABLE_ | __stack_chk_fail) continue ;; esac
 		if allowed "$sym" "$short"; then

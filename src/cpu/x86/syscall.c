@@ -95,6 +95,15 @@ void x86_sysret(struct x86_cpu *c, unsigned opsize)
 		finish(c, x86_rflags(c) | X86_RFLAGS_IF);
 }
 
+void x86_sysret_trap(struct x86_cpu *c)
+{
+	if (unlikely(c->sflags & X86_RFLAGS_TF)) {
+		const struct x86_event ev = {.type = EV_TRAP, .vector = X86_DB, .dr6 = DR6_BS};
+
+		x86_raise_ev(c, &ev);
+	}
+}
+
 void x86_sysenter(struct x86_cpu *c)
 {
 	u16 sel = (u16)c->sysenter_cs & 0xfffc;

@@ -303,6 +303,9 @@ void x86_soft_int(struct x86_cpu *c, u8 vector,
                                              raising c->ev */
 void x86_syscall(struct x86_cpu *c);
 void x86_sysret(struct x86_cpu *c, unsigned opsize);
+/* Behind x86_sysret(): unlike IRET, a SYSRET that sets TF traps before the instruction it returns
+ * to. */
+void x86_sysret_trap(struct x86_cpu *c);
 void x86_sysenter(struct x86_cpu *c);
 void x86_sysexit(struct x86_cpu *c, unsigned opsize);
 /* Near transfer target check: canonical in 64-bit code, CS limit elsewhere: #GP(0). */

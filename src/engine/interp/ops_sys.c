@@ -156,13 +156,7 @@ static __attribute__((noinline)) void execute(struct x86_cpu *c, const struct op
 		return;
 	case SYS_SYSRET:
 		x86_sysret(c, op->size);
-		/* Unlike IRET, a SYSRET that sets TF traps before the instruction it returns to. */
-		if (unlikely(c->sflags & X86_RFLAGS_TF)) {
-			const struct x86_event ev = {
-				.type = EV_TRAP, .vector = X86_DB, .dr6 = DR6_BS};
-
-			x86_raise_ev(c, &ev);
-		}
+		x86_sysret_trap(c);
 		return;
 	case SYS_SYSENTER:
 		x86_sysenter(c);
