@@ -22,4 +22,5 @@ struct subject_ops {
 
 extern const struct subject_ops subject_host;
 extern const struct subject_ops subject_interp;
+extern const struct subject_ops subject_bt;
 extern const struct subject_ops *const subjects[]; /* ended by NULL, the default first */

@@ -54,6 +54,10 @@
 
 extern const struct engine_ops bt_engine;
 
+/* For tests, on a thread made ready by interp_thread_init(): run from c->rip until an exception is
+ * raised, which is recorded in c->ev and not delivered: 1. 0: it stopped for another reason. */
+int bt_step(struct x86_cpu *c);
+
 /* ---- host registers ---- */
 #define BT_T0 14
 #define BT_T1 15

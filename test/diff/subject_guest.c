@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* The reference interpreter: one processor in 64-bit or compatibility mode at CPL 3, with the
- * case's pages at the case's addresses, executing one instruction at a time on this thread.
- * Exceptions are recorded, not delivered. The descriptor table has what Linux's has, so that
- * selectors mean the same on both sides. */
+/* The engines: one processor in 64-bit or compatibility mode at CPL 3, with the case's pages at the
+ * case's addresses, on this thread. Exceptions are recorded, not delivered. The descriptor table
+ * has what Linux's has, so that selectors mean the same on both sides.
+ *
+ * The interpreter executes one instruction at a time. The translator runs until an exception is
+ * raised: behind the case's code, and wherever else a branch may go, there is INT3. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +12,9 @@
 #include "cpu/x86/mmu.h"
 #include "cpu/x86/x86.h"
 #include "engine/interp/interp.h"
+#ifdef HAVE_BT
+#include "engine/bt/bt.h"
+#endif
 #include "mem/pmap.h"
 #include "subject.h"
 
@@ -35,6 +40,7 @@ struct guest {
 	struct x86_cpu *c;
 	const u8 *images;
 	u8 *code, *data;
+	bool to_int3; /* runs on to an INT3, not a number of instructions */
 };
 
 static void put(struct guest *g, gpa_t at, u64 v)
@@ -110,7 +116,8 @@ static void destroy(void *s)
 	free(g);
 }
 
-static int create(void **out, const struct subject_env *env, char *why, size_t size)
+static int create(void **out, const struct subject_env *env, char *why, size_t size,
+                  const struct engine_ops *engine)
 {
 	struct guest *g = calloc(1, sizeof(*g));
 	u8 code[CODE_SIZE];
@@ -125,7 +132,7 @@ static int create(void **out, const struct subject_env *env, char *why, size_t s
 		snprintf(why, size, "cannot make a VM: %s", strerror(-ret));
 		return ret;
 	}
-	g->vm.engine = &interp_engine;
+	g->vm.engine = engine;
 	ret = pmap_create(&g->vm.pmap, 2 * MiB);
 	if (ret)
 		goto fail;
@@ -163,7 +170,8 @@ static void load(struct guest *g, const struct tcase *t)
 
 	x86_fpu_put(c);
 	case_memory(t, g->images, g->data);
-	pmap_write(g->vm.pmap, PA_CODE + (t->st.rip - CODE_BASE), t->code, t->code_len + t->wayout);
+	pmap_write(g->vm.pmap, PA_CODE + (t->st.rip - CODE_BASE), t->code,
+	           t->code_len + (g->to_int3 ? 0 : t->wayout));
 	memcpy(c->gpr, t->st.gpr, sizeof(t->st.gpr));
 	c->rip = c->next_rip = t->st.rip;
 	set_mode(c, t->st.cs == SEL_USER_CS64 ? 64 : 32);
@@ -201,24 +209,8 @@ static void read_back(struct guest *g, const struct tcase *t, struct outcome *o)
 	           t->code_len + t->wayout);
 }
 
-static void run(void *s, const struct tcase *t, struct outcome *o)
+static void record_fault(struct x86_cpu *c, struct outcome *o)
 {
-	struct guest *g = s;
-	struct x86_cpu *c = g->c;
-	u64 end = t->st.rip + t->code_len;
-	u32 steps = t->any_length ? MAX_STEPS : t->nr_insns;
-	int ret = 0;
-
-	load(g, t);
-	o->vector = 0;
-	o->err = 0;
-	o->cr2 = 0;
-	while (steps-- && !ret && !(t->any_length && c->rip == end))
-		ret = interp_step(c);
-	o->status = ret ? OUT_FAULT : OUT_OK;
-	read_back(g, t, o);
-	if (!ret)
-		return;
 	o->vector = c->ev.vector;
 	if (c->ev.type == EV_SOFT_XCPT) /* INTO is a trap */
 		o->st.rip = c->next_rip;
@@ -230,10 +222,90 @@ static void run(void *s, const struct tcase *t, struct outcome *o)
 	}
 }
 
+static void clear(struct outcome *o)
+{
+	o->vector = 0;
+	o->err = 0;
+	o->cr2 = 0;
+}
+
+static void run_interp(void *s, const struct tcase *t, struct outcome *o)
+{
+	struct guest *g = s;
+	struct x86_cpu *c = g->c;
+	u64 end = t->st.rip + t->code_len;
+	u32 steps = t->any_length ? MAX_STEPS : t->nr_insns;
+	int ret = 0;
+
+	load(g, t);
+	clear(o);
+	while (steps-- && !ret && !(t->any_length && c->rip == end))
+		ret = interp_step(c);
+	o->status = ret ? OUT_FAULT : OUT_OK;
+	read_back(g, t, o);
+	if (ret)
+		record_fault(c, o);
+}
+
+static int create_interp(void **out, const struct subject_env *env, char *why, size_t size)
+{
+	return create(out, env, why, size, &interp_engine);
+}
+
 const struct subject_ops subject_interp = {
 	.name = "interp",
 	.summary = "the reference interpreter",
-	.create = create,
+	.create = create_interp,
 	.destroy = destroy,
-	.run = run,
+	.run = run_interp,
 };
+
+#ifdef HAVE_BT
+/* Arrived behind the case's last instruction, or where its branch went? */
+static bool arrived(const struct tcase *t, const struct x86_cpu *c)
+{
+	bool inside = c->rip >= t->st.rip && c->rip < t->st.rip + t->code_len;
+
+	if (inside && !(c->ev.vector == X86_PF && c->rip == t->st.rip && !t->wayout))
+		return false;
+	if (c->ev.vector == X86_BP && c->ev.type == EV_SOFT_XCPT)
+		return true;
+	/* The fetch behind a branch to nowhere comes after the branch. */
+	return !t->wayout && c->ev.vector == X86_PF && c->ev.cr2 == c->rip;
+}
+
+static void run_bt(void *s, const struct tcase *t, struct outcome *o)
+{
+	struct guest *g = s;
+	struct x86_cpu *c = g->c;
+
+	load(g, t);
+	clear(o);
+	if (!bt_step(c)) {
+		o->status = OUT_REFUSED; /* nothing in a case halts */
+		read_back(g, t, o);
+		return;
+	}
+	o->status = arrived(t, c) ? OUT_OK : OUT_FAULT;
+	read_back(g, t, o);
+	if (o->status == OUT_FAULT)
+		record_fault(c, o);
+}
+
+static int create_bt(void **out, const struct subject_env *env, char *why, size_t size)
+{
+	int ret = create(out, env, why, size, &bt_engine);
+
+	if (!ret)
+		((struct guest *)*out)->to_int3 = true;
+	return ret;
+}
+
+const struct subject_ops subject_bt = {
+	.name = "bt",
+	.summary = "the binary translator",
+	.create = create_bt,
+	.destroy = destroy,
+	.run = run_bt,
+};
+#endif
