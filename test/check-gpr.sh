@@ -51,7 +51,7 @@ bus_read             mmu,pio        after x86_fpu_put()
 bus_write            mmu,pio        after x86_fpu_put()
 pmap_read            kvmpv,mmu      after x86_fpu_put(); mmu: debugger's access, vCPU parked
 pmap_write           kvmpv,mmu      after x86_fpu_put(); mmu: debugger's access, vCPU parked
-pmap_ptr             cr,mmu         clean
+pmap_ptr             cr             clean
 pmap_code_mark       decode,run     clean
 pmap_code_written    mmu            clean
 vcpu_unhalt          kvmpv          after x86_fpu_put()

@@ -13,9 +13,6 @@
 
 #include "base/log.h"
 
-#define VGA_HOLE_START 0xa0000ull
-#define VGA_HOLE_END   0xc0000ull
-
 static void slot_add(struct pmap *p, gpa_t base, u64 size, u64 offset)
 {
 	struct pmap_slot *s = &p->slot[p->nr_slots++];
@@ -58,6 +55,9 @@ int pmap_create(struct pmap **out, u64 ram_size)
 	slot_add(p, 0, VGA_HOLE_START, 0);
 	if (ram_size > low)
 		slot_add(p, PCI_HOLE_END, ram_size - low, low);
+
+	p->low_size = low - VGA_HOLE_END;
+	p->high_size = ram_size - low;
 
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) < 0)
 		log_debug("membarrier: %s; falling back to the slow form", strerror(errno));

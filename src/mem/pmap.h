@@ -32,6 +32,8 @@
 #include "base/types.h"
 
 #define PMAP_MAX_SLOTS    8
+#define VGA_HOLE_START    0xa0000ull
+#define VGA_HOLE_END      0xc0000ull
 #define PCI_HOLE_START    0xc0000000ull
 #define PCI_HOLE_END      0x100000000ull
 #define PMAP_CODE_MARKED  1u
@@ -63,6 +65,7 @@ struct pmap {
 	u8 *bt_hva; /* the same once more, or NULL */
 	_Atomic u32 *code_ver;
 	const struct pmap_code_hook *code_hook; /* set before the first vCPU runs, or NULL */
+	u64 low_size, high_size; /* RAM from VGA_HOLE_END, from PCI_HOLE_END: pmap_host() */
 	unsigned nr_slots;
 	struct pmap_slot slot[PMAP_MAX_SLOTS];
 	bool single; /* only one vCPU: no membarrier needed */
@@ -88,6 +91,17 @@ static inline const struct pmap_slot *pmap_slot(const struct pmap *p, gpa_t gpa)
 		if (gpa - p->slot[i].base < p->slot[i].size)
 			return &p->slot[i];
 	return NULL;
+}
+
+/* Host pointer to RAM at `gpa`, up to its page's end, or NULL. On the path of every page walk, so
+ * it knows the layout. */
+static inline u8 *pmap_host(const struct pmap *p, gpa_t gpa)
+{
+	if (likely(gpa - VGA_HOLE_END < p->low_size))
+		return p->hva + gpa;
+	if (gpa - PCI_HOLE_END < p->high_size)
+		return p->hva + (gpa - (PCI_HOLE_END - PCI_HOLE_START));
+	return gpa < VGA_HOLE_START ? p->hva + gpa : NULL;
 }
 
 /* Host pointer to `len` bytes of contiguous RAM at `gpa`, or NULL if any byte is not RAM. */

@@ -320,15 +320,271 @@ static void test_drop_write_many(void **state)
 	drop_write(TLB_FILL_LOG / 2);
 }
 
+/* ---- global pages (SDM 3A 4.10.2.4, 4.10.4.1) ---- */
+
+#define VA_G 0x31000u /* global */
+#define VA_L 0x32000u /* local */
+#define KERN (PTE_P | PTE_W | PTE_A | PTE_D)
+
+static void paging64(u64 cr4)
+{
+	t_mode(S_CODE64, S_DATA0, true);
+	t_st(T_PT + (VA_G >> 12) * 8, VA_G | KERN | PTE_G, 8);
+	t_st(T_PT + (VA_L >> 12) * 8, VA_L | KERN, 8);
+	c->feat.cr4 = CR4_DE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP | CR4_PCIDE;
+	c->feat.efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
+	c->cr4 |= cr4;
+	mmu_flush_all(c);
+	x86_update_mode(c);
+}
+
+static bool itlb_has(gva_t addr)
+{
+	return c->itlb[addr >> PAGE_SHIFT & (ITLB_SIZE - 1)].tag == (addr | (c->cpl == 3));
+}
+
+/* Fill the global and the local page, for data in both of the supervisor's sets, and for code. */
+static void fill_both(void)
+{
+	for (volatile unsigned set = 0; set < 2; set++) {
+		c->sflags ^= X86_RFLAGS_AC;
+		x86_update_mode(c);
+		T_OK(assert_true(mmu_fill(c, VA_G, true)));
+		T_OK(assert_true(mmu_fill(c, VA_L, true)));
+	}
+	T_OK(mmu_fetch(c, VA_G));
+	T_OK(mmu_fetch(c, VA_L));
+}
+
+static void assert_kept(gva_t addr, bool kept)
+{
+	for (unsigned set = 0; set < 2; set++) {
+		c->sflags ^= X86_RFLAGS_AC;
+		x86_update_mode(c);
+		assert_int_equal(may_read(addr), kept);
+		assert_int_equal(may_write(addr), kept);
+	}
+	assert_int_equal(itlb_has(addr), kept);
+}
+
+#define FLUSH(stmt, global, local)                                                                 \
+	do {                                                                                       \
+		fill_both();                                                                       \
+		T_OK(stmt);                                                                        \
+		assert_kept(VA_G, global);                                                         \
+		assert_kept(VA_L, local);                                                          \
+	} while (0)
+
+static void test_global(void **state)
+{
+	paging64(CR4_PGE | CR4_SMAP);
+	FLUSH((void)0, true, true);
+	FLUSH(x86_mov_to_cr(c, 3, c->cr3), true, false);
+	FLUSH(x86_mov_to_cr(c, 3, c->cr3), true, false); /* again, and still */
+	FLUSH(x86_invlpg(c, VA_G + 8), false, true);
+	FLUSH(x86_invlpg(c, VA_L + 8), true, false);
+	FLUSH(x86_invpcid(c, 1, 0, 0), true, false);
+	FLUSH(x86_invpcid(c, 3, 0, 0), true, false);
+	FLUSH(x86_invpcid(c, 2, 0, 0), false, false);
+	FLUSH(x86_invpcid(c, 0, 0, VA_L), true, false);
+	FLUSH(x86_mov_to_cr(c, 4, c->cr4 ^ CR4_PGE), false, false);
+	/* without PGE the bit means nothing */
+	FLUSH(x86_mov_to_cr(c, 3, c->cr3), false, false);
+	FLUSH(x86_mov_to_cr(c, 4, c->cr4 ^ CR4_PGE), false, false);
+	FLUSH(x86_mov_to_cr(c, 4, c->cr4 ^ CR4_SMEP), false, false);
+	FLUSH(x86_mov_to_cr(c, 0, c->cr0 ^ CR0_WP), false, false);
+	FLUSH(x86_wrmsr(c, 0xc0000080, c->efer ^ EFER_NXE), false, false);
+	FLUSH(x86_arch_ops.init(&t_vcpu), false, false);
+}
+
+/* More fills than the logs hold, of both kinds. */
+static void test_global_many(void **state)
+{
+	const gva_t first = 0x40000, last = first + (TLB_FILL_LOG + 8) * PAGE_SIZE;
+	volatile gva_t a;
+
+	paging64(CR4_PGE | CR4_SMAP);
+	for (a = first; a < last; a += PAGE_SIZE)
+		t_st(T_PT + (a >> 12) * 8, 0x80000 | KERN | (a >> 12 & 1 ? PTE_G : 0), 8);
+	for (volatile unsigned round = 0; round < 3; round++) {
+		/* rounds of all pages, of the local ones only, of both again */
+		for (a = first; a < last; a += PAGE_SIZE) {
+			if (round == 1 && (a >> 12 & 1))
+				continue;
+			T_OK(assert_true(mmu_fill(c, a, true)));
+			T_OK(mmu_fetch(c, a));
+		}
+		T_OK(x86_mov_to_cr(c, 3, c->cr3));
+		for (a = first; a < last; a += PAGE_SIZE) {
+			assert_int_equal(may_read(a), a >> 12 & 1);
+			assert_int_equal(may_write(a), a >> 12 & 1);
+			if (last - a <= ITLB_SIZE * PAGE_SIZE) /* else displaced */
+				assert_int_equal(itlb_has(a), a >> 12 & 1);
+		}
+	}
+	T_OK(x86_invpcid(c, 2, 0, 0));
+	for (a = first; a < last; a += PAGE_SIZE)
+		assert_false(may_read(a) || itlb_has(a));
+}
+
+/* One index, first a global page's and then a local one's, and the other way round. */
+static void test_global_displaced(void **state)
+{
+	const gva_t other = VA_G + TLB_SIZE * PAGE_SIZE; /* by the 2 MiB page at 4 MiB */
+
+	paging64(CR4_PGE);
+	t_st(T_PD + 16, 0x200000 | KERN | PTE_PS, 8);
+	T_OK(assert_true(mmu_fill(c, VA_G, true)));
+	T_OK(assert_true(mmu_fill(c, other, true)));
+	T_OK(mmu_fetch(c, VA_G));
+	T_OK(mmu_fetch(c, other));
+	assert_ptr_equal(entry(VA_G), entry(other));
+	T_OK(x86_mov_to_cr(c, 3, c->cr3));
+	assert_false(may_read(other) || may_write(other) || itlb_has(other));
+	T_OK(assert_true(mmu_fill(c, other, true)));
+	T_OK(assert_true(mmu_fill(c, VA_G, true)));
+	T_OK(x86_mov_to_cr(c, 3, c->cr3));
+	assert_true(may_read(VA_G) && may_write(VA_G));
+}
+
+/* The user's entries go, whatever their pages say; what is kept is the supervisor's. */
+static void test_global_user(void **state)
+{
+	paging64(CR4_PGE);
+	t_st(T_PT + (VA_G >> 12) * 8, VA_G | KERN | PTE_U | PTE_G, 8);
+	t_mode(S_CODE64U | 3, S_DATA3 | 3, true);
+	c->cr4 |= CR4_PGE;
+	T_OK(assert_true(mmu_fill(c, VA_G, true)));
+	T_OK(mmu_fetch(c, VA_G));
+	assert_true(may_read(VA_G) && itlb_has(VA_G));
+	c->cpl = 0;
+	T_OK(x86_mov_to_cr(c, 3, c->cr3));
+	c->cpl = 3;
+	assert_false(may_read(VA_G) || may_write(VA_G) || itlb_has(VA_G));
+}
+
+static void test_large(void **state)
+{
+	static const u64 g[] = {0, PTE_G};
+
+	paging64(CR4_PGE);
+	for (volatile unsigned i = 0; i < 2; i++) {
+		t_st(T_PD + 8, 0x200000 | KERN | PTE_PS | g[i], 8);
+		mmu_flush_all(c);
+		fill_both();
+		T_OK(assert_true(mmu_fill(c, 0x201000, true)));
+		T_OK(assert_true(mmu_fill(c, 0x3ff000, true)));
+		T_OK(x86_mov_to_cr(c, 3, c->cr3));
+		assert_int_equal(may_read(0x201000), i);
+		T_OK(assert_true(mmu_fill(c, 0x201000, true)));
+		T_OK(assert_true(mmu_fill(c, 0x3ff000, true)));
+		T_OK(x86_invlpg(c, VA_L)); /* not of this page: it stays */
+		assert_true(may_read(0x201000) && may_read(0x3ff000));
+		T_OK(x86_invlpg(c, 0x234567));
+		assert_false(may_read(0x201000) || may_write(0x201000) || may_read(0x3ff000));
+		assert_int_equal(may_read(VA_G), !i); /* only what must go does */
+	}
+}
+
+/* 4 MiB pages: INVLPG in one half, entries in the other. */
+static void test_large_4m(void **state)
+{
+	t_mode(S_CODE0, S_DATA0, false);
+	t_st(0x10000, 0x00000 | PTE_P | PTE_W | PTE_PS, 4);
+	t_st(0x10004, 0x00000 | PTE_P | PTE_W | PTE_PS, 4);
+	c->cr3 = 0x10000;
+	c->cr0 |= CR0_PG;
+	c->cr4 |= CR4_PSE;
+	x86_update_mode(c);
+	mmu_flush_all(c);
+	T_OK(assert_true(mmu_fill(c, 0x400000 + 0x1000, true)));
+	T_OK(assert_true(mmu_fill(c, 0x600000 + 0x2000, true)));
+	T_OK(x86_invlpg(c, 0x7ff000));
+	assert_false(may_read(0x401000) || may_read(0x602000));
+	T_OK(assert_true(mmu_fill(c, 0x600000 + 0x2000, true)));
+	T_OK(x86_invlpg(c, 0x400000));
+	assert_false(may_read(0x602000));
+}
+
+/* ---- what an engine hears of it ---- */
+
+static struct {
+	unsigned all, local, page;
+	gva_t addr;
+} t_heard;
+
+static void heard_flush(struct x86_cpu *cpu, bool global_too)
+{
+	assert_ptr_equal(cpu, c);
+	if (global_too)
+		t_heard.all++;
+	else
+		t_heard.local++;
+}
+
+static void heard_page(struct x86_cpu *cpu, gva_t page)
+{
+	assert_ptr_equal(cpu, c);
+	t_heard.page++;
+	t_heard.addr = page;
+}
+
+#define HEARS(stmt, a, l, p)                                                                       \
+	do {                                                                                       \
+		u32 gen_ = c->tlb_gen, all_ = c->flush_all_gen, local_ = c->flush_nonglobal_gen;   \
+                                                                                                   \
+		memset(&t_heard, 0, sizeof(t_heard));                                              \
+		T_OK(stmt);                                                                        \
+		assert_int_equal(t_heard.all, a);                                                  \
+		assert_int_equal(t_heard.local, l);                                                \
+		assert_int_equal(t_heard.page, p);                                                 \
+		assert_int_equal(c->flush_all_gen - all_, a);                                      \
+		assert_int_equal(c->flush_nonglobal_gen - local_, (a) + (l));                      \
+		assert_int_equal(c->tlb_gen != gen_, (a) || (l) || (p));                           \
+	} while (0)
+
+static void test_heard(void **state)
+{
+	paging64(CR4_PGE);
+	c->tlb_flushed = heard_flush;
+	c->tlb_page_flushed = heard_page;
+	HEARS(x86_mov_to_cr(c, 3, c->cr3), 0, 1, 0);
+	HEARS(x86_mov_to_cr(c, 4, c->cr4 ^ CR4_PGE), 1, 0, 0);
+	HEARS(x86_mov_to_cr(c, 4, c->cr4 ^ CR4_DE), 0, 0, 0);
+	HEARS(x86_invlpg(c, VA_L + 0x123), 0, 0, 1);
+	assert_int_equal(t_heard.addr, VA_L);
+	HEARS(x86_invlpg(c, 1ull << 47), 0, 0, 0);
+	HEARS(x86_invpcid(c, 0, 0, VA_G + 1), 0, 0, 1);
+	assert_int_equal(t_heard.addr, VA_G);
+	HEARS(x86_invpcid(c, 1, 0, 0), 0, 1, 0);
+	HEARS(x86_invpcid(c, 2, 0, 0), 1, 0, 0);
+	HEARS(x86_invpcid(c, 3, 0, 0), 0, 1, 0);
+	/* a page of a large one: all that may come from it */
+	T_OK(assert_true(mmu_fill(c, 0x201000, true)));
+	HEARS(x86_invlpg(c, 0x300000), 0, 1, 1);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, t_setup, t_teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_wrap_no_paging), T(test_wrap_invlpg),
-		T(test_addends),        T(test_fill),
-		T(test_fill_watched),   T(test_mark_alone),
-		T(test_mark_no_write),  T(test_mark_stores),
-		T(test_drop_write),     T(test_drop_write_many),
+		T(test_wrap_no_paging),
+		T(test_wrap_invlpg),
+		T(test_addends),
+		T(test_fill),
+		T(test_fill_watched),
+		T(test_mark_alone),
+		T(test_mark_no_write),
+		T(test_mark_stores),
+		T(test_drop_write),
+		T(test_drop_write_many),
+		T(test_global),
+		T(test_global_many),
+		T(test_global_displaced),
+		T(test_global_user),
+		T(test_large),
+		T(test_large_4m),
+		T(test_heard),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

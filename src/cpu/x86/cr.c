@@ -3,8 +3,8 @@
  * MOV to/from control and debug registers, 3A 2.5, 4.1 for what paging modes allow, 4.10.4 for
  * what empties the TLB).
  *
- * The TLB's entries are not tagged by PCID, so every write of CR3 empties it, NOFLUSH or not. That
- * is always right: a processor may drop translations whenever it likes. */
+ * The TLB's entries are not tagged by PCID, so every write of CR3 drops all but the global ones,
+ * NOFLUSH or not. That is always right: a processor may drop translations whenever it likes. */
 #include "cpu/x86/mmu.h"
 #include "cpu/x86/x86.h"
 
@@ -106,7 +106,7 @@ void x86_load_cr3(struct x86_cpu *c, u64 val)
 			load_pdptes(c, val);
 	}
 	c->cr3 = val;
-	mmu_flush_all(c);
+	mmu_flush_nonglobal(c);
 }
 
 static void set_cr4(struct x86_cpu *c, u64 val)
@@ -342,8 +342,10 @@ void x86_invpcid(struct x86_cpu *c, u64 type, u64 pcid, u64 addr)
 	if (type == INVPCID_ADDR) {
 		if (pcid == (c->cr4 & CR4_PCIDE ? c->cr3 & 0xfff : 0))
 			mmu_flush_page(c, addr);
-	} else if (type != INVPCID_CONTEXT || pcid == (c->cr4 & CR4_PCIDE ? c->cr3 & 0xfff : 0)) {
+	} else if (type == INVPCID_ALL_GLOBAL) {
 		mmu_flush_all(c);
+	} else if (type == INVPCID_ALL || pcid == (c->cr4 & CR4_PCIDE ? c->cr3 & 0xfff : 0)) {
+		mmu_flush_nonglobal(c);
 	}
 	exit_end(&c->vcpu->stats, EXIT_INVLPG, begin);
 }

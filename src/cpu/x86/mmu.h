@@ -22,9 +22,17 @@ enum {
 struct mmu_walk {
 	gpa_t gpa;     /* of the address */
 	u64 page_size; /* of the guest's mapping, bytes */
-	bool writable; /* for the access's privilege, and the dirty bit is set */
-	bool global;
-	u32 err; /* on failure: page-fault error code */
+	u32 perm;      /* PERM_*: of all levels together */
+	u32 err;       /* on failure: page-fault error code */
+};
+
+/* The first two as in a page-table entry. */
+enum {
+	PERM_W = PTE_W,
+	PERM_U = PTE_U,
+	PERM_NX = 1 << 3,
+	PERM_D = 1 << 4, /* the dirty bit is set */
+	PERM_G = 1 << 5, /* global, and CR4.PGE is set */
 };
 
 /* Translate with rights; sets A (and D on MMU_WRITE) as hardware does. true: ok; false: #PF with
@@ -37,6 +45,8 @@ int mmu_debug_rw(struct x86_cpu *c, gva_t addr, void *buf, u64 len, bool write);
 
 void mmu_init(struct x86_cpu *c);      /* at creation; c->pmap is set */
 void mmu_flush_all(struct x86_cpu *c); /* global entries included */
+void mmu_flush_nonglobal(struct x86_cpu *c);
+/* All that INVLPG drops: a large page whole, global ones too. */
 void mmu_flush_page(struct x86_cpu *c, gva_t addr);
 
 /* Loads and stores of 1, 2, 4, 8 bytes at any alignment; across pages both are checked before

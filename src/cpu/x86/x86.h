@@ -95,6 +95,7 @@ struct tlb_entry {
 /* TLB_USER_AC: CPL 3 with alignment checks on; never filled, so that every access comes to the slow
  * path. */
 enum tlb_set { TLB_SUP, TLB_SUP_AC, TLB_USER, TLB_USER_AC, TLB_SETS };
+#define TLB_GLOBAL_SETS 2 /* the first ones keep global entries */
 
 #define ITLB_SIZE     256u
 #define TLB_FILL_LOG  256u
@@ -104,6 +105,13 @@ struct itlb_entry {
 	gpa_t gpa;
 	const u8 *hva;
 	_Atomic u32 *code_ver;
+};
+
+/* Where large pages have been filled from: hashed bits (mmu_tlb.c). */
+#define TLB_LARGE_BITS 12
+struct tlb_large {
+	bool any;
+	u64 map[(1 << TLB_LARGE_BITS) / 64];
 };
 
 #define XSAVE_AREA_SIZE 1088 /* x87, SSE, AVX: 832; rounded up, room to grow */
@@ -153,6 +161,8 @@ struct x86_cpu {
 	bool step;         /* one instruction at a time: TF, breakpoints, debugger, exec trace:
 	                      x86_update_step() */
 	u32 tlb_gen; /* moves on every TLB flush: caches keyed by virtual address compare it */
+	u32 flush_nonglobal_gen; /* moves when all that is not global is dropped, ... */
+	u32 flush_all_gen;       /* ... and this one too when global entries go as well */
 	u64 segbase[NR_SEG + 2]; /* bases to add in 64-bit code: FS, GS; 0 elsewhere (index ES..GS;
 	                            [6] always 0) */
 	/* Of a host pointer into RAM: its page's word in pmap->code_ver is at
@@ -204,16 +214,19 @@ struct x86_cpu {
 	u8 xsave[XSAVE_AREA_SIZE]
 		__attribute__((aligned(64))); /* standard format, components x87, SSE, AVX */
 	u32 tlb_used;                         /* bit per set */
-	/* Entries filled since the last flush (set * TLB_SIZE + index; the ITLB's), so that a flush
-	 * after a few of them is cheap; more than fit: all are gone through. */
+	/* Entries filled since the last flush that are not global (set * TLB_SIZE + index; the
+	 * ITLB's), so that a flush after a few of them is cheap; more than fit: all are gone
+	 * through. */
 	u32 tlb_fills, itlb_fills;
 	u16 tlb_filled[TLB_FILL_LOG];
 	u8 itlb_filled[ITLB_FILL_LOG];
-	/* What large pages have been filled from, in the lower and the upper half of the address
-	 * space: INVLPG of any address of such a page drops all of it. None: first > last. */
-	struct {
-		gva_t first, last;
-	} tlb_large[2];
+	u64 tlb_global[TLB_GLOBAL_SETS][TLB_SIZE / 64], itlb_global[ITLB_SIZE / 64];
+	struct tlb_large tlb_large[2]; /* of pages that are not global; global */
+
+	/* For an engine that caches more by virtual address; NULL: it doesn't. All that is not
+	 * global was dropped (or global entries too); one page, which is no large one's part. */
+	void (*tlb_flushed)(struct x86_cpu *c, bool global_too);
+	void (*tlb_page_flushed)(struct x86_cpu *c, gva_t page);
 
 	/* BSP after power-on reset: the machine puts a direct-boot state here; NULL: reset vector.
 	 */

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: MIT
+/* The software TLB: what is in it, what drops it (SDM 3A 4.10).
+ *
+ * An entry holds rights as tags: a right that is missing (or must be seen by the slow path: first
+ * write to a clean page, watched pages, devices) is a tag that cannot match at that index. The
+ * inline check of the engines and this file are the isolation boundary: a host pointer is only ever
+ * made here, from the pmap.
+ *
+ * Entries of the supervisor's sets and the ITLB's supervisor entries that come from global pages
+ * outlive a change of address space. Which ones is a bit beside them. Fills that are not global are
+ * logged, so that the flush that happens most often touches only what it drops. */
+#include "cpu/x86/mmu_priv.h"
+
+/* An address with a different index than entry i's: never matches there. */
+static u64 invalid_tag(unsigned i)
+{
+	return (u64)(i ^ 1) << PAGE_SHIFT;
+}
+
+static unsigned tlb_index(gva_t addr)
+{
+	return (unsigned)(addr >> PAGE_SHIFT) & (TLB_SIZE - 1);
+}
+
+/* ---- bitmaps ---- */
+
+static bool bit_test(const u64 *map, unsigned i)
+{
+	return map[i / 64] >> (i % 64) & 1;
+}
+
+static void bit_put(u64 *map, unsigned i, bool set)
+{
+	u64 bit = 1ull << (i % 64);
+
+	map[i / 64] = set ? map[i / 64] | bit : map[i / 64] & ~bit;
+}
+
+/* Not a loop: the compiler would call memset(), which uses vector registers. */
+static void bits_clear(u64 *map, size_t words)
+{
+	__asm__ volatile("rep stosq" : "+D"(map), "+c"(words) : "a"(0) : "memory");
+}
+
+/* ---- large pages ----
+ *
+ * They are cached in pieces of 4 KiB, but INVLPG of any address drops all of such a page, and all
+ * that was cached with it may be somewhere else by now (or in an engine's caches). So for every 2
+ * MiB and 1 GiB of addresses there is a hashed bit: something was filled from a large page here. */
+
+static unsigned large_key(gva_t addr, unsigned shift)
+{
+	u64 h = ((addr >> shift) * 64 + shift) * 0x9e3779b97f4a7c15ull;
+
+	return (unsigned)(h >> (64 - TLB_LARGE_BITS));
+}
+
+static void large_note(struct x86_cpu *c, gva_t addr, const struct mmu_walk *w)
+{
+	struct tlb_large *l = &c->tlb_large[!!(w->perm & PERM_G)];
+
+	if (likely(w->page_size == PAGE_SIZE))
+		return;
+	l->any = true;
+	if (w->page_size > 4 * MiB) {
+		bit_put(l->map, large_key(addr, 30), true);
+		return;
+	}
+	bit_put(l->map, large_key(addr, 21), true);
+	if (w->page_size > 2 * MiB) /* two of them */
+		bit_put(l->map, large_key(addr ^ 2 * MiB, 21), true);
+}
+
+static bool large_hit(const struct tlb_large *l, gva_t addr)
+{
+	return l->any &&
+	       (bit_test(l->map, large_key(addr, 21)) || bit_test(l->map, large_key(addr, 30)));
+}
+
+static void large_clear(struct tlb_large *l)
+{
+	if (!l->any)
+		return;
+	bits_clear(l->map, ARRAY_SIZE(l->map));
+	l->any = false;
+}
+
+/* ---- flushes ---- */
+
+static void entry_drop(struct x86_cpu *c, unsigned set, unsigned i)
+{
+	struct tlb_entry *e = &c->tlbs[set][i];
+
+	e->r = e->w = invalid_tag(i);
+}
+
+static bool entry_global(const struct x86_cpu *c, unsigned set, unsigned i)
+{
+	return set < TLB_GLOBAL_SETS && bit_test(c->tlb_global[set], i);
+}
+
+/* All but the global ones. */
+static void drop_nonglobal(struct x86_cpu *c)
+{
+	if (c->tlb_fills <= TLB_FILL_LOG) {
+		for (unsigned n = 0; n < c->tlb_fills; n++) {
+			unsigned set = c->tlb_filled[n] / TLB_SIZE, i = c->tlb_filled[n] % TLB_SIZE;
+
+			if (!entry_global(c, set, i)) /* filled again since */
+				entry_drop(c, set, i);
+		}
+	} else {
+		for (unsigned s = 0; s < TLB_SETS; s++)
+			for (unsigned i = 0; c->tlb_used & (1u << s) && i < TLB_SIZE; i++)
+				if (!entry_global(c, s, i))
+					entry_drop(c, s, i);
+	}
+	c->tlb_fills = 0;
+	c->tlb_used &= (1u << TLB_GLOBAL_SETS) - 1;
+	if (c->itlb_fills <= ITLB_FILL_LOG) {
+		for (unsigned n = 0; n < c->itlb_fills; n++)
+			if (!bit_test(c->itlb_global, c->itlb_filled[n]))
+				c->itlb[c->itlb_filled[n]].tag = ~0ull;
+	} else {
+		for (unsigned i = 0; i < ITLB_SIZE; i++)
+			if (!bit_test(c->itlb_global, i))
+				c->itlb[i].tag = ~0ull;
+	}
+	c->itlb_fills = 0;
+	large_clear(&c->tlb_large[0]);
+}
+
+static void drop_all(struct x86_cpu *c)
+{
+	for (unsigned s = 0; s < TLB_SETS; s++)
+		for (unsigned i = 0; c->tlb_used & (1u << s) && i < TLB_SIZE; i++)
+			entry_drop(c, s, i);
+	for (unsigned i = 0; i < ITLB_SIZE; i++)
+		c->itlb[i].tag = ~0ull;
+	c->tlb_fills = c->itlb_fills = 0;
+	c->tlb_used = 0;
+	bits_clear(c->tlb_global[0], sizeof(c->tlb_global) / sizeof(u64));
+	bits_clear(c->itlb_global, ARRAY_SIZE(c->itlb_global));
+	large_clear(&c->tlb_large[0]);
+	large_clear(&c->tlb_large[1]);
+}
+
+void mmu_flush_nonglobal(struct x86_cpu *c)
+{
+	drop_nonglobal(c);
+	c->tlb_gen++;
+	c->flush_nonglobal_gen++;
+	c->vcpu->stats.count[EXIT_TLB_FLUSH]++;
+	if (c->tlb_flushed)
+		c->tlb_flushed(c, false);
+}
+
+void mmu_flush_all(struct x86_cpu *c)
+{
+	drop_all(c);
+	c->tlb_gen++;
+	c->flush_nonglobal_gen++;
+	c->flush_all_gen++;
+	c->vcpu->stats.count[EXIT_TLB_FLUSH]++;
+	if (c->tlb_flushed)
+		c->tlb_flushed(c, true);
+}
+
+void mmu_flush_page(struct x86_cpu *c, gva_t addr)
+{
+	unsigned i = tlb_index(addr);
+
+	if (unlikely(large_hit(&c->tlb_large[1], addr))) {
+		mmu_flush_all(c);
+		return;
+	}
+	for (unsigned s = 0; s < TLB_SETS; s++)
+		entry_drop(c, s, i);
+	c->itlb[(addr >> PAGE_SHIFT) & (ITLB_SIZE - 1)].tag = ~0ull;
+	if (unlikely(large_hit(&c->tlb_large[0], addr)))
+		mmu_flush_nonglobal(c);
+	c->tlb_gen++;
+	if (c->tlb_page_flushed)
+		c->tlb_page_flushed(c, addr & PAGE_MASK);
+}
+
+void mmu_init(struct x86_cpu *c)
+{
+	c->apic_page = ~0ull;
+	c->code_ver_bias = (uintptr_t)c->pmap->code_ver -
+	                   ((uintptr_t)c->pmap->hva >> PAGE_SHIFT) * sizeof(u32);
+	c->tlb_used = (1u << TLB_SETS) - 1;
+	mmu_flush_all(c);
+}
+
+/* ---- filling ---- */
+
+static enum tlb_set set_of(const struct x86_cpu *c, u32 access)
+{
+	return access & MMU_SYS ? TLB_SUP : (enum tlb_set)((c->tlb - c->tlbs[0]) / TLB_SIZE);
+}
+
+/* RAM at gpa up to the page's end, or NULL. The local APIC's page hides what is below it. */
+static u8 *ram_at(const struct x86_cpu *c, gpa_t gpa)
+{
+	return (gpa & PAGE_MASK) == c->apic_page ? NULL : pmap_host(c->pmap, gpa);
+}
+
+/* An entry may grant the write: the page is dirty already, and a store needs no other look. Stores
+ * through the second mapping don't see the code mark; should the page be marked just now, by
+ * another vCPU, they fault. */
+static bool may_write(const struct x86_cpu *c, enum tlb_set set, u32 perm, const u8 *host)
+{
+	const u32 need = PERM_D | (set == TLB_USER || (c->cr0 & CR0_WP) ? PERM_W : 0);
+
+	if ((perm & need) != need)
+		return false;
+	return likely(!c->pmap->bt_hva) || !mmu_code_marked(c, (uintptr_t)host);
+}
+
+static void fill(struct x86_cpu *c, enum tlb_set set, gva_t addr, u8 *host,
+                 const struct mmu_walk *w)
+{
+	const struct pmap *p = c->pmap;
+	unsigned i = tlb_index(addr);
+	struct tlb_entry *e = &c->tlbs[set][i];
+
+	e->r = addr & PAGE_MASK;
+	e->w = may_write(c, set, w->perm, host) ? e->r : invalid_tag(i);
+	e->addend = (uintptr_t)host - addr;
+	e->bt_addend = e->addend + (p->bt_hva ? (uintptr_t)p->bt_hva - (uintptr_t)p->hva : 0);
+	c->tlb_used |= 1u << set;
+	large_note(c, addr, w);
+	if (set < TLB_GLOBAL_SETS) {
+		bit_put(c->tlb_global[set], i, w->perm & PERM_G);
+		if (w->perm & PERM_G)
+			return;
+	}
+	if (c->tlb_fills < TLB_FILL_LOG)
+		c->tlb_filled[c->tlb_fills] = (u16)(set * TLB_SIZE + i);
+	c->tlb_fills += c->tlb_fills <= TLB_FILL_LOG;
+}
+
+/* Outside IA-32e mode linear addresses have 32 bits: the parts of an operand that reaches beyond
+ * 4 GiB wrap, whoever adds to its address. An entry for such a page under another tag than its own
+ * would outlive INVLPG. */
+static gva_t linear_wrap(const struct x86_cpu *c, gva_t addr)
+{
+	return c->mode & M_LMA ? addr : (u32)addr;
+}
+
+void mmu_resolve(struct x86_cpu *c, gva_t addr, unsigned len, u32 access, struct mmu_span *out)
+{
+	enum tlb_set set = set_of(c, access);
+	const struct tlb_entry *e;
+	struct mmu_walk w;
+
+	addr = linear_wrap(c, addr);
+	e = &c->tlbs[set][tlb_index(addr)];
+	if (set != TLB_USER_AC && addr - (access & MMU_WRITE ? e->w : e->r) < PAGE_SIZE) {
+		out->hva = (u8 *)(uintptr_t)(addr + e->addend);
+		out->gpa = 0;
+		return;
+	}
+	c->vcpu->stats.count[EXIT_PAGE_WALK]++;
+	if (!mmu_walk(c, addr, access, &w))
+		x86_raise_pf(c, addr, w.err);
+	if (unlikely(c->step) && !(access & MMU_SYS))
+		x86_check_data_bp(c, addr, len, access & MMU_WRITE);
+	out->gpa = w.gpa;
+	out->hva = ram_at(c, w.gpa);
+	if (!out->hva || set == TLB_USER_AC ||
+	    (unlikely(c->step) && x86_page_watched(c, addr & PAGE_MASK)))
+		return;
+	fill(c, set, addr, out->hva, &w);
+}
+
+bool mmu_fill(struct x86_cpu *c, gva_t addr, bool write)
+{
+	enum tlb_set set = set_of(c, 0);
+	const struct tlb_entry *e;
+	struct mmu_span s;
+
+	if (set == TLB_USER_AC || (unlikely(c->step) && x86_page_watched(c, addr & PAGE_MASK)))
+		return false;
+	mmu_resolve(c, addr, 1, write ? MMU_WRITE : MMU_READ, &s);
+	e = &c->tlbs[set][tlb_index(addr)];
+	return addr - (write ? e->w : e->r) < PAGE_SIZE;
+}
+
+void mmu_drop_write(struct x86_cpu *c, u64 page)
+{
+	uintptr_t host = (uintptr_t)(c->pmap->hva + (page << PAGE_SHIFT));
+
+	for (unsigned s = 0; s < TLB_SETS; s++)
+		for (unsigned i = 0; c->tlb_used & (1u << s) && i < TLB_SIZE; i++) {
+			struct tlb_entry *e = &c->tlbs[s][i];
+
+			/* One that is invalid may be hit by chance, and stays so. */
+			if (e->w + e->addend == host)
+				e->w = invalid_tag(i);
+		}
+}
+
+const struct itlb_entry *mmu_fetch(struct x86_cpu *c, gva_t addr)
+{
+	struct itlb_entry *e;
+	struct mmu_walk w;
+	unsigned i;
+	u8 *host;
+	u64 tag;
+
+	addr = linear_wrap(c, addr);
+	i = (addr >> PAGE_SHIFT) & (ITLB_SIZE - 1);
+	e = &c->itlb[i];
+	tag = (addr & PAGE_MASK) | (c->cpl == 3);
+	if (likely(e->tag == tag))
+		return e;
+	c->vcpu->stats.count[EXIT_PAGE_WALK]++;
+	if (!mmu_walk(c, addr, MMU_FETCH, &w))
+		x86_raise_pf(c, addr, w.err);
+	w.gpa &= PAGE_MASK;
+	host = ram_at(c, w.gpa);
+	if (!host)
+		return NULL;
+	large_note(c, addr, &w);
+	e->tag = tag;
+	e->gpa = w.gpa;
+	e->hva = host;
+	e->code_ver = &c->pmap->code_ver[pmap_page(c->pmap, host)];
+	bit_put(c->itlb_global, i, (w.perm & PERM_G) && c->cpl < 3);
+	if (bit_test(c->itlb_global, i))
+		return e;
+	if (c->itlb_fills < ITLB_FILL_LOG)
+		c->itlb_filled[c->itlb_fills] = (u8)i;
+	c->itlb_fills += c->itlb_fills <= ITLB_FILL_LOG;
+	return e;
+}
