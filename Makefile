@@ -11,6 +11,8 @@ GUEST ?= $(BUILD)/guest
 # More options for `make run`, as in: make run ARGS='-m 1G -c 2 --exit-stats'
 ARGS ?=
 CMDLINE ?= console=ttyS0 panic=-1
+# Options for `make bench`, as in: make bench BENCH='--quick --group system'
+BENCH ?=
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 5
 
@@ -61,7 +63,7 @@ asan tsan:
 bench:
 	@tools/setup-packages build run bench
 	@$(MAKE) --no-print-directory all guest
-	@bench/run $(BUILD)
+	@RINGER_GUEST='$(GUEST)' bench/run $(BENCH) '$(BUILD)'
 
 conformance: all
 	@test -n '$(SUITE)' || { \
@@ -92,7 +94,7 @@ help:
 	@echo 'make                 build into $(BUILD)/'
 	@echo 'make run             boot a Debian kernel to a shell (installs what is missing)'
 	@echo 'make test            run all tests (installs what is missing)'
-	@echo 'make bench           speed beside QEMU TCG and native, into bench/RESULTS.md'
+	@echo 'make bench           speed beside QEMU TCG and native, into bench/RESULTS.md; BENCH=options'
 	@echo 'make lint            formatting, static analysis, man page'
 	@echo 'make format          reformat the sources'
 	@echo 'make asan, make tsan unit tests under AddressSanitizer+UBSan, ThreadSanitizer'
