@@ -25,12 +25,13 @@ void *memcpy(void *d, const void *s, u64 n)
 
 int memcmp(const void *a, const void *b, u64 n)
 {
-	const u8 *x = a, *y = b;
+	bool above, below;
 
-	for (; n; n--, x++, y++)
-		if (*x != *y)
-			return *x < *y ? -1 : 1;
-	return 0;
+	if (!n)
+		return 0;
+	asm volatile("repe cmpsb"
+	             : "+S"(a), "+D"(b), "+c"(n), "=@cca"(above), "=@ccb"(below)::"memory");
+	return above - below;
 }
 
 u64 pages_alloc(u64 n, u64 align)

@@ -6,7 +6,10 @@ extern const struct topic topic_alias;
 extern const struct topic topic_stack;
 extern const struct topic topic_stale;
 extern const struct topic topic_dtlb;
+extern const struct topic topic_faults;
+extern const struct topic topic_traps;
 
 const struct topic *const topics[] = {
-	&topic_smc, &topic_alias, &topic_stack, &topic_stale, &topic_dtlb, NULL,
+	&topic_smc,  &topic_alias,  &topic_stack, &topic_stale,
+	&topic_dtlb, &topic_faults, &topic_traps, NULL,
 };
