@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # gcc compiles and runs the programs of /progs/c at several levels of optimization; binutils look at
-# it made. (busybox's shell prefers its own ar to the one in PATH.) The argument is the level: 0, 2,
-# 3; or tools; or one, which is a few programs at one level.
+# what it made. (busybox's shell prefers its own ar to the one in PATH.) The argument is the level: 0,
+# 2, 3; or tools; or one, which is a few programs at one level.
 . /progs/check.sh
 src=/progs/c
 flags="-Wall -frounding-math -ffp-contract=off -mcx16 -mavx2 -mbmi -mbmi2 -mfma -mf16c -mlzcnt \

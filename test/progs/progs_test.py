@@ -438,5 +438,6 @@ def main():
               f" (guest {guest:.1f} s)")
     return score.end()
 
+
 if __name__ == "__main__":
     sys.exit(main())
