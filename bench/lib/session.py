@@ -25,17 +25,30 @@ class Session:
         return " | ".join(t.strip() for t in text[-n:])[-400:]
 
 
+def _prepare(pin):
+    """In the child. A session is a scheduling group of its own (autogroup, sched(7)), which does not
+    know the priority that bench/run was started with."""
+    if pin is not None:
+        os.sched_setaffinity(0, {pin})
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    if nice:
+        try:
+            with open("/proc/self/autogroup", "w", encoding="ascii") as f:
+                f.write(str(nice))
+        except OSError:
+            pass
+
+
 def run(cmd, limit, stall, last=None, grace=15, pin=None, sample=None, every=0.25):
     """Run to its end. `limit`: seconds in all; `stall`: seconds without a line; after a line that begins
     with `last` it has `grace` seconds to end by itself. `pin`: a CPU to stay on. `sample(pid)` is
     called now and then."""
     s = Session()
-    preexec = (lambda: os.sched_setaffinity(0, {pin})) if pin is not None else None
     with tempfile.TemporaryFile() as err:
         start = time.monotonic()
         try:
             p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err,
-                                 preexec_fn=preexec, start_new_session=True)
+                                 preexec_fn=lambda: _prepare(pin), start_new_session=True)
         except OSError as e:
             s.why = f"{cmd[0]}: {e.strerror}"
             return s
