@@ -103,8 +103,11 @@ void cpu_start(unsigned index)
 {
 	struct cpu *c = cpu_of(index);
 
-	if (index == 0)
+	if (index == 0) {
 		idt_default();
+		outb(0x21, 0xff); /* firmware may have left the 8259s ticking */
+		outb(0xa1, 0xff);
+	}
 	c->index = index;
 	cpu_reset_state();
 	if (index == 0)

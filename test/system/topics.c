@@ -8,8 +8,9 @@ extern const struct topic topic_stale;
 extern const struct topic topic_dtlb;
 extern const struct topic topic_faults;
 extern const struct topic topic_traps;
+extern const struct topic topic_flags;
 
 const struct topic *const topics[] = {
-	&topic_smc,  &topic_alias,  &topic_stack, &topic_stale,
-	&topic_dtlb, &topic_faults, &topic_traps, NULL,
+	&topic_smc,    &topic_alias, &topic_stack, &topic_stale, &topic_dtlb,
+	&topic_faults, &topic_traps, &topic_flags, NULL,
 };
