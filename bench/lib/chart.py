@@ -6,7 +6,7 @@ from xml.sax.saxutils import escape
 from . import workloads
 from .results import NATIVE, TCG, label
 
-LEFT, RIGHT, TOP, BAR, GAP = 110, 60, 62, 11, 9
+LEFT, RIGHT, TOP, BAR, GAP = 130, 60, 62, 11, 9
 WIDTH = 860
 COLOURS = {"bt": "#1b6ca8", "interp": "#8fb8d8", "kvm": "#3a9d5d", TCG: "#c9722e"}
 TICKS = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000, 2000, 5000)
