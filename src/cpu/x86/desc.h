@@ -132,6 +132,28 @@ static inline u64 ld8_sys(struct x86_cpu *c, gva_t addr)
 	return likely(p) ? *(const volatile u64 *)p : mmu_ld_sys(c, addr, 8);
 }
 
+/* The set of TLB entries for accesses at `cpl` as of now. */
+static inline struct tlb_entry *tlb_set_for(struct x86_cpu *c, unsigned cpl)
+{
+	bool ac = c->sflags & X86_RFLAGS_AC;
+
+	if (cpl == 3)
+		return c->tlbs[ac && (c->cr0 & CR0_AM) ? TLB_USER_AC : TLB_USER];
+	return c->tlbs[ac || !(c->cr4 & CR4_SMAP) ? TLB_SUP_AC : TLB_SUP];
+}
+/* Instead of x86_update_mode() where it was 64-bit code and is so again, with another CPL. */
+static inline void update_mode_64(struct x86_cpu *c)
+{
+	c->mode = (c->mode & ~(u32)M_USER) | (c->cpl == 3 ? M_USER : 0);
+	c->tlb = tlb_set_for(c, c->cpl);
+}
+
+/* ---- quick.c ---- */
+
+/* Deliver an event, do an IRETQ, when everything is as usual. false: nothing was done. */
+bool quick_deliver(struct x86_cpu *c, const struct x86_event *ev);
+bool quick_iret(struct x86_cpu *c);
+
 /* ---- seg.c ---- */
 
 /* Read the descriptor of a non-null selector. false: outside its table. */
@@ -218,10 +240,8 @@ static inline void frame_commit(struct x86_cpu *c, const struct frame *f)
 static inline void lend_cpl(struct x86_cpu *c, unsigned cpl)
 {
 	c->cpl = (u8)cpl;
-	if (cpl == 3)
-		return; /* only ever lent inwards, or kept */
-	c->tlb = !(c->cr4 & CR4_SMAP) || (c->sflags & X86_RFLAGS_AC) ? c->tlbs[TLB_SUP_AC]
-	                                                             : c->tlbs[TLB_SUP];
+	if (cpl != 3) /* only ever lent inwards, or kept */
+		c->tlb = tlb_set_for(c, cpl);
 }
 
 /* jmp_bufs are copied by words: memcpy may use vector registers. */

@@ -356,6 +356,10 @@ int x86_deliver(struct x86_cpu *c, const struct x86_event *ev)
 	struct delivery d;
 	jmp_buf saved;
 
+	if (likely(quick_deliver(c, ev))) {
+		c->irq_shadow = c->shadow_db = false;
+		return 0;
+	}
 	d.ev = *ev;
 	unwind_copy(&saved, &c->unwind);
 	c->unwind_valid = true;

@@ -121,6 +121,8 @@ static void iret_pm(struct x86_cpu *c, unsigned opsize)
 
 void x86_iret(struct x86_cpu *c, unsigned opsize)
 {
+	if (opsize == 8 && likely(quick_iret(c)))
+		return;
 	if ((c->mode & M_VM) && iopl(c) != 3)
 		x86_gp(c, 0);
 	/* NMIs are open again even if the rest of the instruction faults (SDM 3A 6.7.1, 3C 26.3).

@@ -27,7 +27,10 @@ static void finish(struct x86_cpu *c, u64 flags)
 
 	c->aflags = flags & AFLAGS;
 	c->sflags = (flags & ~AFLAGS) | X86_RFLAGS_FIXED;
-	x86_update_mode(c);
+	if ((c->mode & M_CS64) && (c->seg[CS].ar & SEG_L))
+		update_mode_64(c);
+	else
+		x86_update_mode(c);
 	if (unlikely(changed))
 		x86_update_step(c);
 }
