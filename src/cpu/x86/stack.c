@@ -97,7 +97,16 @@ void x86_push(struct x86_cpu *c, u64 val, unsigned size)
 	u64 sp;
 
 	if (likely(c->mode & M_CS64)) {
+		const struct tlb_entry *e;
+
 		sp = c->gpr[RSP] - size;
+		e = &c->tlb[(sp >> PAGE_SHIFT) & (TLB_SIZE - 1)];
+		if (likely(size == 8 && sp - e->w <= PAGE_SIZE - 8)) {
+			*(volatile u64 *)(uintptr_t)(sp + e->addend) = val;
+			mmu_stored(c, sp + e->addend, 8);
+			c->gpr[RSP] = sp;
+			return;
+		}
 		if (unlikely(!is_canonical(sp) || !is_canonical(sp + size - 1)))
 			x86_raise_err(c, X86_SS, 0);
 		mmu_st(c, sp, val, size);
@@ -116,8 +125,13 @@ void x86_push(struct x86_cpu *c, u64 val, unsigned size)
 u64 x86_pop(struct x86_cpu *c, unsigned size)
 {
 	u64 sp = c->gpr[RSP], val;
+	const u8 *p;
 
 	if (likely(c->mode & M_CS64)) {
+		if (likely(size == 8) && likely((p = tlb_read_span(c->tlb, sp, 8)))) {
+			c->gpr[RSP] = sp + 8;
+			return *(const volatile u64 *)p;
+		}
 		if (unlikely(!is_canonical(sp) || !is_canonical(sp + size - 1)))
 			x86_raise_err(c, X86_SS, 0);
 		val = mmu_ld(c, sp, size);
