@@ -273,6 +273,7 @@ bool expect_regs(const struct regs *got, const struct regs *want, const char *wh
 bool expect_trap(const struct regs *r, u64 vector, u64 err, u64 rip);
 void set_handler(unsigned vector, bool (*fn)(struct regs *r)); /* this CPU; NULL: none */
 void idt_set(unsigned vector, u64 handler, unsigned ist, unsigned dpl);
+void idt_open(unsigned vector); /* to CPL 3 */
 void gdt_set(unsigned sel, u64 descriptor);
 void run_enter(struct regs *r, u64 *saved_rsp);
 void run_leave(u64 saved_rsp) __attribute__((noreturn));

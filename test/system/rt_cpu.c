@@ -16,6 +16,11 @@ void idt_set(unsigned vector, u64 h, unsigned ist, unsigned dpl)
 	idt[vector].hi = h >> 32;
 }
 
+void idt_open(unsigned vector)
+{
+	idt[vector].lo |= 3ull << 45;
+}
+
 void gdt_set(unsigned sel, u64 descriptor)
 {
 	this_cpu()->gdt[sel / 8] = descriptor;

@@ -9,8 +9,10 @@ extern const struct topic topic_dtlb;
 extern const struct topic topic_faults;
 extern const struct topic topic_traps;
 extern const struct topic topic_flags;
+extern const struct topic topic_intr;
+extern const struct topic topic_debug;
 
 const struct topic *const topics[] = {
-	&topic_smc,    &topic_alias, &topic_stack, &topic_stale, &topic_dtlb,
-	&topic_faults, &topic_traps, &topic_flags, NULL,
+	&topic_smc,   &topic_alias, &topic_stack, &topic_stale, &topic_dtlb, &topic_faults,
+	&topic_traps, &topic_flags, &topic_intr,  &topic_debug, NULL,
 };
