@@ -26,22 +26,32 @@ struct enc {
 	unsigned nr_imm;
 };
 
+/* General registers are asked for often, and Zydis's own functions are slow: it numbers them
+ * AL..BL, AH..BH, SPL..DIL, R8B..R15B, then 16 of each wider size. */
+_Static_assert(ZYDIS_REGISTER_AH == ZYDIS_REGISTER_AL + 4 &&
+                       ZYDIS_REGISTER_SPL == ZYDIS_REGISTER_AL + 8 &&
+                       ZYDIS_REGISTER_AX == ZYDIS_REGISTER_AL + 20 &&
+                       ZYDIS_REGISTER_EAX == ZYDIS_REGISTER_AX + 16 &&
+                       ZYDIS_REGISTER_RAX == ZYDIS_REGISTER_EAX + 16 &&
+                       ZYDIS_REGISTER_R15 == ZYDIS_REGISTER_RAX + 15,
+               "order of registers");
+
 static bool is_gpr(ZydisRegister r)
 {
-	switch (ZydisRegisterGetClass(r)) {
-	case ZYDIS_REGCLASS_GPR8:
-	case ZYDIS_REGCLASS_GPR16:
-	case ZYDIS_REGCLASS_GPR32:
-	case ZYDIS_REGCLASS_GPR64:
-		return true;
-	default:
-		return false;
-	}
+	return r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_R15;
 }
 
 static unsigned gpr_number(ZydisRegister r)
 {
-	return (unsigned)ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(M64, r)) & 15;
+	if (r >= ZYDIS_REGISTER_AX)
+		return (unsigned)(r - ZYDIS_REGISTER_AX) & 15;
+	return (unsigned)(r < ZYDIS_REGISTER_AH ? r - ZYDIS_REGISTER_AL : r - ZYDIS_REGISTER_AH);
+}
+
+/* log2 of its bytes */
+static unsigned gpr_size(ZydisRegister r)
+{
+	return r < ZYDIS_REGISTER_AX ? 0 : 1 + (unsigned)(r - ZYDIS_REGISTER_AX) / 16;
 }
 
 static bool is_high8(ZydisRegister r)
@@ -55,21 +65,18 @@ static u8 field_of(struct enc *e, const ZydisDecodedOperand *o, u8 raw)
 	ZydisRegister r = o->reg.value;
 	int host;
 
-	switch (ZydisRegisterGetClass(r)) {
-	case ZYDIS_REGCLASS_XMM:
-	case ZYDIS_REGCLASS_YMM:
-		return (u8)ZydisRegisterGetId(r);
-	case ZYDIS_REGCLASS_MMX: /* their extension bits are ignored */
-	case ZYDIS_REGCLASS_X87:
-		return raw;
-	case ZYDIS_REGCLASS_GPR8:
-	case ZYDIS_REGCLASS_GPR16:
-	case ZYDIS_REGCLASS_GPR32:
-	case ZYDIS_REGCLASS_GPR64:
-		break;
-	default:
-		e->fail = true;
-		return 0;
+	if (!is_gpr(r)) {
+		switch (ZydisRegisterGetClass(r)) {
+		case ZYDIS_REGCLASS_XMM:
+		case ZYDIS_REGCLASS_YMM:
+			return (u8)ZydisRegisterGetId(r);
+		case ZYDIS_REGCLASS_MMX: /* their extension bits are ignored */
+		case ZYDIS_REGCLASS_X87:
+			return raw;
+		default:
+			e->fail = true;
+			return 0;
+		}
 	}
 	host = e->map->reg[gpr_number(r)];
 	if (host < 0) {
@@ -81,7 +88,7 @@ static u8 field_of(struct enc *e, const ZydisDecodedOperand *o, u8 raw)
 		e->fail |= host > RBX;
 		return (u8)(host + 4);
 	}
-	if (ZydisRegisterGetClass(r) == ZYDIS_REGCLASS_GPR8 && host >= RSP)
+	if (!gpr_size(r) && host >= RSP)
 		e->rex8 = true;
 	return (u8)host;
 }
@@ -340,16 +347,14 @@ static unsigned put_all(struct enc *e, u8 *out)
 
 static bool same_register(const struct enc *e, ZydisRegister guest, ZydisRegister host)
 {
-	ZydisRegisterClass cls = ZydisRegisterGetClass(guest);
-
 	if (!is_gpr(guest)) /* FLAGS, EFLAGS, RFLAGS by mode */
-		return guest == host ||
-		       (cls == ZYDIS_REGCLASS_FLAGS && cls == ZydisRegisterGetClass(host));
+		return guest == host || (ZydisRegisterGetClass(guest) == ZYDIS_REGCLASS_FLAGS &&
+		                         ZydisRegisterGetClass(host) == ZYDIS_REGCLASS_FLAGS);
 	if (!is_gpr(host) || e->map->reg[gpr_number(guest)] != (int)gpr_number(host) ||
 	    is_high8(guest) != is_high8(host))
 		return false;
 	/* Outside 64-bit code, implicit registers whose width VEX.W would choose. */
-	return cls == ZydisRegisterGetClass(host) || (!e->code64 && cls == ZYDIS_REGCLASS_GPR64);
+	return gpr_size(guest) == gpr_size(host) || (!e->code64 && gpr_size(guest) == 3);
 }
 
 static bool same_memory(const struct enc *e, const ZydisDecodedOperand *h)
@@ -362,12 +367,12 @@ static bool same_memory(const struct enc *e, const ZydisDecodedOperand *h)
 		return false;
 	if (gs)
 		return h->mem.base == ZYDIS_REGISTER_NONE && h->mem.index == ZYDIS_REGISTER_NONE;
-	if (ZydisRegisterGetClass(h->mem.base) != ZYDIS_REGCLASS_GPR64 ||
+	if (!is_gpr(h->mem.base) || gpr_size(h->mem.base) != 3 ||
 	    gpr_number(h->mem.base) != m->base)
 		return false;
 	if (m->index == ENC_NO_INDEX)
 		return h->mem.index == ZYDIS_REGISTER_NONE;
-	return ZydisRegisterGetClass(h->mem.index) == ZYDIS_REGCLASS_GPR64 &&
+	return is_gpr(h->mem.index) && gpr_size(h->mem.index) == 3 &&
 	       gpr_number(h->mem.index) == m->index && h->mem.scale == 1;
 }
 
