@@ -28,18 +28,18 @@ _setjmp              *              saves general registers only
 __sigsetjmp          *              saves general registers only
 longjmp              *              restores general registers only
 __longjmp_chk        *              restores general registers only
-pthread_mutex_lock   mmu            general registers only
-pthread_mutex_unlock mmu            general registers only
+pthread_mutex_lock   mmu,bt-link,bt-page,bt-run,bt-safe general registers only
+pthread_mutex_unlock mmu,bt-link,bt-page,bt-run,bt-safe general registers only
 clock_gettime        *              vDSO: the kernel's code, no vector registers
 sched_yield          ops_sys,helpers a system call
 nanosleep            tsc            before the VM runs
-log_msg              tsc,run        before the VM runs
+log_msg              tsc,run,bt-run before the VM runs
 mmap64               run,x86        creation
 calloc               run            creation
 free                 run            destruction
 munmap               run,x86        destruction
 mmap                 run,x86        creation
-strerror             run            creation
+strerror             run,bt-run     creation
 native_create        run            creation
 native_destroy       run            destruction
 native_thread_init   run            creation
@@ -52,7 +52,7 @@ bus_write            mmu,pio        after x86_fpu_put()
 pmap_read            kvmpv,mmu      after x86_fpu_put(); mmu: debugger's access, vCPU parked
 pmap_write           kvmpv,mmu      after x86_fpu_put(); mmu: debugger's access, vCPU parked
 pmap_ptr             cr             clean
-pmap_code_mark       decode,run     clean
+pmap_code_mark       decode,run,bt-run clean
 pmap_code_written    mmu            clean
 vcpu_unhalt          kvmpv          after x86_fpu_put()
 vm_kill              run            after x86_fpu_put()
@@ -70,6 +70,14 @@ fflush               dump           after x86_fpu_put()
 fputc                dump           after x86_fpu_put()
 fputs                dump           after x86_fpu_put()
 fwrite               dump           after x86_fpu_put()
+memset               bt-page        after x86_fpu_put(): the hook's callers, bt_flush_code()
+mprotect             bt-page        a system call
+pmap_code_drop       bt-page        clean
+pthread_cond_wait    bt-safe        after x86_fpu_put()
+pthread_cond_broadcast bt-safe      after x86_fpu_put()
+bt_flush_code        bt-run,bt-safe after x86_fpu_put()
+bt_translate         bt-run         after x86_fpu_put()
+bt_thread_init       bt-run         before the guest runs
 END
 
 # Vector or x87 instructions on purpose: the state itself is moved.
@@ -125,6 +133,7 @@ for o in "$@"; do
 	esac
 	short=${name#cpu_x86_}
 	short=${short#engine_interp_}
+	case $short in engine_bt_*) short=bt-${short#engine_bt_} ;; esac
 	short=${short#engine_bt_}
 	for sym in $(nm -u "$o" | awk '{ print $2 }' | sort -u | comm -23 - "$tmp/defined"); do
 		case $sym in _GLOBAL_OFFSET_TABLE_ | __stack_chk_fail) continue ;; esac

@@ -61,6 +61,8 @@ static void statistics(struct vm *vm, FILE *out)
 	for (unsigned i = 0; i < vm->nr_vcpus; i++)
 		stats[i] = &vm->vcpu[i]->stats;
 	exit_stats_print(stats, vm->nr_vcpus, out);
+	if (vm->engine->print_stats)
+		vm->engine->print_stats(vm, out);
 	fputs("interrupt lines:", out);
 	for (unsigned i = 0; i < IRQ_LINES; i++)
 		if (vm->irq.count[i])

@@ -186,13 +186,32 @@ static struct exit_stats *copy_exit_stats(const struct vm *vm)
 	return copy;
 }
 
-static void print_exit_stats(const struct exit_stats *copy, unsigned nr)
+/* The engine's own, as text, for the same reason. NULL: none. */
+static char *engine_stats(struct vm *vm)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *out;
+
+	if (!vm->engine->print_stats)
+		return NULL;
+	out = open_memstream(&text, &size);
+	if (!out)
+		return NULL;
+	vm->engine->print_stats(vm, out);
+	fclose(out);
+	return text;
+}
+
+static void print_exit_stats(const struct exit_stats *copy, unsigned nr, const char *engine)
 {
 	const struct exit_stats *stats[VM_MAX_VCPUS];
 
 	for (unsigned i = 0; i < nr; i++)
 		stats[i] = &copy[i];
 	exit_stats_print(stats, nr, stderr);
+	if (engine)
+		fputs(engine, stderr);
 }
 
 static void say_end(const struct run *r, int code)
@@ -223,6 +242,7 @@ static int serve_gdb(struct run *r, struct gdb **out)
 static int vm_live(struct run *r)
 {
 	struct exit_stats *stats = NULL;
+	char *engine = NULL;
 	unsigned nr = r->vm->nr_vcpus;
 	struct gdb *gdb = NULL;
 	bool ran = false;
@@ -236,14 +256,17 @@ static int vm_live(struct run *r)
 		ran = true;
 	if (ran) {
 		code = vm_run(r->vm);
-		if (r->o->exit_stats)
+		if (r->o->exit_stats) {
 			stats = copy_exit_stats(r->vm);
+			engine = engine_stats(r->vm);
+		}
 	}
 	gdb_destroy(gdb);
 	pc_destroy(r->vm);
 	if (stats)
-		print_exit_stats(stats, nr);
+		print_exit_stats(stats, nr, engine);
 	free(stats);
+	free(engine);
 	if (ran)
 		say_end(r, code);
 	return code & ~VM_EXIT_CHOSEN;

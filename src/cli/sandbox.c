@@ -10,6 +10,7 @@
  * runs before this one. */
 #include "cli/sandbox.h"
 
+#include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -141,6 +142,9 @@ static int add_rules(scmp_filter_ctx ctx)
 	if (!err)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
 		                       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+	if (!err) /* the binary translator's vCPU threads */
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(arch_prctl), 1,
+		                       SCMP_A0(SCMP_CMP_EQ, ARCH_SET_GS));
 	if (!err) /* pthread_setname_np() of the thread itself */
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
 		                       SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));

@@ -235,3 +235,14 @@ unsigned pmap_ranges(const struct pmap *p, struct pmap_range *r, unsigned max)
 			}
 	return n;
 }
+
+void pmap_code_drop(struct pmap *p, u64 page)
+{
+	u32 *w = (u32 *)&p->code_ver[page];
+	u32 v = __atomic_load_n(w, __ATOMIC_RELAXED);
+
+	while ((v & PMAP_CODE_MARKED) &&
+	       !__atomic_compare_exchange_n(w, &v, (v + PMAP_CODE_STEP) & ~(PMAP_CODE_STEP - 1),
+	                                    false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		;
+}

@@ -126,3 +126,6 @@ struct pmap_range {
 	u64 size;
 };
 unsigned pmap_ranges(const struct pmap *p, struct pmap_range *r, unsigned max);
+
+/* Take a page's mark off as a store would, without asking the hook: for the one who set it. */
+void pmap_code_drop(struct pmap *p, u64 page);

@@ -20,4 +20,7 @@ struct engine_ops {
 	void (*kick)(struct vcpu *v);
 	/* Breakpoints, watchpoints or guest memory as code changed while parked; may be NULL. */
 	void (*debug_changed)(struct vcpu *v);
+	/* Its own figures, for people, behind the table of exits; may be NULL. vCPUs are parked or
+	 * gone. */
+	void (*print_stats)(struct vm *vm, FILE *out);
 };

@@ -87,6 +87,8 @@ enum {
 #define BT_SITES     1024u      /* of each class */
 #define BT_SITE_LOG  2048u
 #define BT_NR_SAVE   8
+#define BT_JC_LOG    2048u
+#define BT_VHASH     4096u
 #define BT_RSTACK    (256 * KiB)
 
 /* A site slot is a one-entry TLB for an access in the code: the page's virtual address (or
@@ -138,12 +140,28 @@ struct bt_cpu {
 	u64 pauses;
 	u64 shadow_rip; /* c->irq_shadow counts only here (helpers.h) */
 	u64 stat[16];   /* enum bt_stat */
-	/* Code pages entered since the last flush, so that flushes are short (page.c). */
-	u32 nr_entered;
+	/* The runtime's. */
+	u64 stub_save[2]; /* guest RAX, RCX in the stubs */
+	u32 flushes; /* moves when translations of addresses are dropped: what runs must come out */
+	u32 mode;    /* of the code that runs */
+	u32 home[2]; /* [CPL 3] mode that jc and the return stack belong to */
+	u64 stack_top[2];  /* each privilege level has a return stack of its own: */
+	u64 stack_sp[2];   /* ret_top and ret_sp while it is not the one in use */
+	u64 ac_sp;         /* ret_sp when supervisor code opened access to user pages (run.c) */
+	unsigned failures; /* translations in a row that had no room */
+	u32 jc_log_n[2];   /* slots of jc filled since it was empty; > BT_JC_LOG: all */
+	u16 jc_log[2][BT_JC_LOG];
+	/* Code pages entered since the last flush, so that flushes are short: those entered through
+	 * a global mapping of the supervisor are at the list's end. */
+	u32 nr_entered, nr_global;
 	struct bt_site site[BT_CLASSES][BT_SITES] __attribute__((aligned(64)));
 	uintptr_t jc[2][BT_JC_SIZE]; /* [CPL 3] host address of an indirect entry, or STUB_LOOKUP */
 	u64 pb[BT_MAX_PAGES];
-	u32 entered[BT_MAX_PAGES]; /* list: ids with pb valid */
+	u32 entered[BT_MAX_PAGES]; /* lists: ids with pb valid */
+	u8 listed[BT_MAX_PAGES];   /* bit 0: in the list, bit 1: in that of global ones */
+	/* By virtual page: which ids are executed there (0: none, else id + 1). */
+	u32 vhash[BT_VHASH], vnext[BT_MAX_PAGES];
+	u16 vbucket[BT_MAX_PAGES]; /* + 1; 0: in none */
 };
 #define BT_CPU_OFF ALIGN_UP(sizeof(struct x86_cpu), (size_t)4096)
 static inline struct bt_cpu *bt_of(struct x86_cpu *c)

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: MIT
+/* A vCPU's own view of virtual addresses: where it runs which code page (pb), what its site slots
+ * hold, its jump cache; and what a TLB flush takes away from them.
+ *
+ * Everything here follows the TLB: whatever a flush of the TLB drops, the same flush drops here.
+ * `flushes` moves each time, so that a stub that called C code knows not to go back into the code
+ * that called it, which may rely on what was dropped (its own pb, the addends of merged checks). */
+#include "engine/bt/runtime.h"
+
+/* ---- by virtual page ---- */
+
+static u32 vhash(u64 va)
+{
+	u64 page = va >> PAGE_SHIFT;
+
+	return (u32)(page ^ page >> 12) & (BT_VHASH - 1);
+}
+
+static void v_unlink(struct bt_cpu *b, u32 id)
+{
+	u32 *p = &b->vhash[b->vbucket[id] - 1];
+
+	while (*p != id + 1)
+		p = &b->vnext[*p - 1];
+	*p = b->vnext[id];
+	b->vbucket[id] = 0;
+}
+
+/* An id whose pb was dropped stays where it is until it is entered elsewhere or met below. */
+static void v_link(struct bt_cpu *b, u32 id, u64 va)
+{
+	u32 h = vhash(va);
+
+	if (b->vbucket[id] == h + 1)
+		return;
+	if (b->vbucket[id])
+		v_unlink(b, id);
+	b->vnext[id] = b->vhash[h];
+	b->vhash[h] = id + 1;
+	b->vbucket[id] = (u16)(h + 1);
+}
+
+/* ---- pb ---- */
+
+void bt_pb_set(struct bt_cpu *b, u32 id, u64 va, bool global)
+{
+	u8 bit = global ? 2 : 1;
+
+	if (likely(b->pb[id] == va && (b->listed[id] & 1 || global)))
+		return;
+	b->pb[id] = va;
+	v_link(b, id, va);
+	/* In both lists when it was seen through mappings of both kinds: each list ends with it. */
+	if (b->listed[id] & bit)
+		return;
+	b->listed[id] |= bit;
+	if (global)
+		b->entered[BT_MAX_PAGES - 1 - b->nr_global++] = id;
+	else
+		b->entered[b->nr_entered++] = id;
+}
+
+void bt_pb_drop(struct bt_cpu *b, u32 id)
+{
+	b->pb[id] = BT_PB_NONE;
+	b->flushes++;
+}
+
+static void drop_list(struct bt_cpu *b, u32 *list, u32 n, u8 bit)
+{
+	for (u32 i = 0; i < n; i++) {
+		b->pb[list[i]] = BT_PB_NONE;
+		b->listed[list[i]] &= (u8)~bit;
+	}
+}
+
+static void drop_nonglobal(struct bt_cpu *b)
+{
+	drop_list(b, b->entered, b->nr_entered, 1);
+	b->nr_entered = 0;
+}
+
+static void drop_all(struct bt_cpu *b)
+{
+	drop_nonglobal(b);
+	drop_list(b, &b->entered[BT_MAX_PAGES - b->nr_global], b->nr_global, 2);
+	b->nr_global = 0;
+}
+
+void bt_pb_reset(struct bt_cpu *b)
+{
+	drop_all(b);
+	for (u32 i = 0; i < BT_VHASH; i++) {
+		for (u32 id = b->vhash[i]; id; id = b->vnext[id - 1])
+			b->vbucket[id - 1] = 0;
+		b->vhash[i] = 0;
+	}
+	b->flushes++;
+}
+
+/* ---- sites ---- */
+
+static struct bt_site *slot_at(struct bt_cpu *b, u32 slot)
+{
+	return (struct bt_site *)(void *)((u8 *)b->c + slot);
+}
+
+/* Which log: the supervisor's slots that hold no user page are emptied less often. */
+static unsigned log_of(u32 slot)
+{
+	return slot >= (u32)BT_GS_SITE(BT_SUPAC_R, 0);
+}
+
+static unsigned first_class(unsigned log)
+{
+	return log ? BT_SUPAC_R : BT_SUP_R;
+}
+
+static unsigned end_class(unsigned log)
+{
+	return log ? BT_CLASSES : BT_SUPAC_R;
+}
+
+/* As the stubs do it (stub.c, emit_tlb_fill). */
+void bt_site_fill(struct bt_cpu *b, u32 slot, gva_t page, uintptr_t addend, bool global)
+{
+	struct bt_site *s = slot_at(b, slot);
+	unsigned l = log_of(slot);
+
+	if (s->page == BT_PB_NONE && b->site_log_n[l] <= BT_SITE_LOG) {
+		if (b->site_log_n[l] < BT_SITE_LOG)
+			b->site_log[l][b->site_log_n[l]] = slot;
+		b->site_log_n[l]++;
+	}
+	if (slot < (u32)BT_GS_SITE(BT_USER_R, 0) && !global)
+		b->sup_nonglobal = true;
+	s->addend = addend;
+	s->page = page;
+}
+
+static void sites_drop(struct bt_cpu *b, unsigned l)
+{
+	if (b->site_log_n[l] <= BT_SITE_LOG) {
+		for (u32 i = 0; i < b->site_log_n[l]; i++)
+			slot_at(b, b->site_log[l][i])->page = BT_PB_NONE;
+	} else {
+		for (unsigned cl = first_class(l); cl < end_class(l); cl++)
+			for (unsigned i = 0; i < BT_SITES; i++)
+				b->site[cl][i].page = BT_PB_NONE;
+	}
+	b->site_log_n[l] = 0;
+}
+
+static void drop_write(const struct bt_cpu *b, struct bt_site *s, uintptr_t host)
+{
+	/* BT_PB_NONE plus an addend is no host address. */
+	if (s->page + s->addend == host)
+		s->page = BT_PB_NONE;
+}
+
+void bt_sites_drop_write(struct bt_cpu *b, u64 ram_page)
+{
+	uintptr_t host = (uintptr_t)b->c->pmap->bt_hva + (ram_page << PAGE_SHIFT);
+
+	/* A slot that is emptied is logged again when it is filled: twice does no harm. */
+	for (unsigned l = 0; l < 2; l++) {
+		if (b->site_log_n[l] <= BT_SITE_LOG) {
+			for (u32 i = 0; i < b->site_log_n[l]; i++)
+				drop_write(b, slot_at(b, b->site_log[l][i]), host);
+			continue;
+		}
+		for (unsigned cl = first_class(l) + 1; cl < end_class(l); cl += 2)
+			for (unsigned i = 0; i < BT_SITES; i++)
+				drop_write(b, &b->site[cl][i], host);
+	}
+}
+
+/* ---- the jump cache ---- */
+
+void bt_jc_set(struct bt_cpu *b, bool user, u64 target, uintptr_t host)
+{
+	u16 i = (u16)target;
+
+	if (b->jc[user][i] == b->vm->stub[STUB_LOOKUP] && b->jc_log_n[user] <= BT_JC_LOG) {
+		if (b->jc_log_n[user] < BT_JC_LOG)
+			b->jc_log[user][b->jc_log_n[user]] = i;
+		b->jc_log_n[user]++;
+	}
+	b->jc[user][i] = host;
+}
+
+void bt_jc_reset(struct bt_cpu *b, bool user)
+{
+	const uintptr_t none = b->vm->stub[STUB_LOOKUP];
+
+	if (b->jc_log_n[user] <= BT_JC_LOG)
+		for (u32 i = 0; i < b->jc_log_n[user]; i++)
+			b->jc[user][b->jc_log[user][i]] = none;
+	else
+		for (u32 i = 0; i < BT_JC_SIZE; i++)
+			b->jc[user][i] = none;
+	b->jc_log_n[user] = 0;
+}
+
+/* ---- the TLB's hooks ---- */
+
+void bt_tlb_flushed(struct x86_cpu *c, bool global_too)
+{
+	struct bt_cpu *b = bt_of(c);
+
+	b->flushes++;
+	sites_drop(b, 1);
+	if (global_too || b->sup_nonglobal) {
+		sites_drop(b, 0);
+		b->sup_nonglobal = false;
+	}
+	if (global_too)
+		drop_all(b);
+	else
+		drop_nonglobal(b);
+}
+
+void bt_tlb_page_flushed(struct x86_cpu *c, gva_t page)
+{
+	struct bt_cpu *b = bt_of(c);
+	u32 *p = &b->vhash[vhash(page)];
+
+	page &= PAGE_MASK;
+	b->flushes++;
+	/* All slots: those that are used are filled again from the TLB, and a run of flushes finds
+	 * the logs empty. But a user's page is rarely in a slot of the supervisor's. */
+	sites_drop(b, 1);
+	if (page >> 63 || b->site_log_n[0] > BT_SITE_LOG)
+		sites_drop(b, 0);
+	else
+		for (u32 i = 0; i < b->site_log_n[0]; i++)
+			if (slot_at(b, b->site_log[0][i])->page == page)
+				slot_at(b, b->site_log[0][i])->page = BT_PB_NONE;
+	while (*p) {
+		u32 id = *p - 1;
+
+		if (b->pb[id] == page)
+			b->pb[id] = BT_PB_NONE;
+		if (b->pb[id] != BT_PB_NONE) {
+			p = &b->vnext[id];
+			continue;
+		}
+		*p = b->vnext[id];
+		b->vbucket[id] = 0;
+	}
+}

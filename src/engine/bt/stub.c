@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: MIT
+/* Hand-made code at the start of the cache: the way in and out, and what translated code calls.
+ *
+ * Nothing here pushes on the return stack, whose last slot may be in use (a fault there would empty
+ * it, bt.h): the stubs change to the C stack before they need one. While C code runs, ret_sp is the
+ * return stack without the call into the stub, as it must be if the C code raises; the return
+ * address stays below it, where nothing else writes. */
+#include "engine/bt/asm.h"
+#include "engine/bt/runtime.h"
+
+/* condition codes */
+enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_A = 7 };
+
+static const u8 callee_saved[] = {RBX, RBP, R12, R13, R14, R15};
+static const u8 homes[] = {RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R9, R10, R11, R12};
+
+/* What is local to the making of the stubs. */
+struct stubs {
+	struct bt_asm a;
+	struct bt_vm *bt;
+	u32 leave; /* EAX: enum bt_leave; registers and flags are saved, RSP is the C stack */
+};
+
+static u32 begin(struct stubs *s, enum bt_stub n)
+{
+	u32 at;
+
+	as_align(&s->a, 16, 0);
+	at = as_here(&s->a);
+	s->bt->stub[n] = (uintptr_t)s->bt->cache.rx + at;
+	return at;
+}
+
+static void push_pop(struct bt_asm *a, int reg, bool pop)
+{
+	as_rex(a, false, 0, 0, reg);
+	as_1(a, (pop ? 0x58 : 0x50) | (reg & 7));
+}
+
+static void call_c(struct bt_asm *a, uintptr_t fn)
+{
+	as_mov_i64(a, RAX, fn);
+	as_1(a, 0xff); /* call rax */
+	as_1(a, 0xd0);
+}
+
+/* ---- guest state ---- */
+
+static void save_regs(struct bt_asm *a)
+{
+	for (unsigned i = 0; i < sizeof(homes); i++)
+		as_st_gs(a, BT_GS_GPR(homes[i]), homes[i]);
+	as_st_gs(a, BT_GS_GPR(RSP), BT_SP);
+}
+
+/* To the C stack; flags into c->aflags. Above the return stack's top lie `skip` bytes of ours. */
+static void to_c_stack(struct bt_asm *a, s32 skip)
+{
+	if (skip) {
+		as_lea(a, true, RAX, RSP, -1, 0, skip); /* RAX is saved */
+		as_st_gs(a, BT_GS(ret_sp), RAX);
+	} else {
+		as_st_gs(a, BT_GS(ret_sp), RSP);
+	}
+	as_ld_gs(a, RSP, BT_GS(host_sp));
+	as_1(a, 0x9c);                             /* pushfq */
+	as_gs(a, false, 0x8f, 0, BT_GS_C(aflags)); /* pop */
+}
+
+static void load_flags(struct bt_asm *a)
+{
+	static const u8 code[] = {
+		0x66, 0xc1, 0xc0, 0x08, /* rol ax, 8: AH = bits 7:0, AL = bits 15:8 */
+		0xc0, 0xe0, 0x04,       /* shl al, 4: OF to bit 7 */
+		0x24, 0x80,             /* and al, 0x80 */
+		0x00, 0xc0,             /* add al, al: overflows if it is set */
+		0x9e,                   /* sahf */
+	};
+
+	as_ld_gs(a, RAX, BT_GS_C(aflags));
+	as_bytes(a, code, sizeof(code));
+}
+
+static void load_regs(struct bt_asm *a)
+{
+	for (unsigned i = 0; i < sizeof(homes); i++)
+		as_ld_gs(a, homes[i], BT_GS_GPR(homes[i]));
+	as_ld_gs(a, BT_SP, BT_GS_GPR(RSP));
+	as_ld_gs(a, RSP, BT_GS(ret_sp));
+}
+
+/* ---- in and out ---- */
+
+/* int enter(struct x86_cpu *c, uintptr_t host) */
+static u32 make_enter(struct stubs *s)
+{
+	struct bt_asm *a = &s->a;
+	u32 at;
+
+	as_align(a, 16, 0);
+	at = as_here(a);
+	for (unsigned i = 0; i < sizeof(callee_saved); i++)
+		push_pop(a, callee_saved[i], false);
+	as_lea(a, true, RSP, RSP, -1, 0, -8);
+	as_st_gs(a, BT_GS(host_sp), RSP); /* a multiple of 16 */
+	as_mov(a, BT_T1, RSI);
+	load_flags(a);
+	load_regs(a);
+	as_1(a, 0x41); /* jmp r15 */
+	as_1(a, 0xff);
+	as_1(a, 0xe7);
+	return at;
+}
+
+static void make_leave(struct stubs *s)
+{
+	struct bt_asm *a = &s->a;
+
+	as_align(a, 16, 0);
+	s->leave = as_here(a);
+	as_lea(a, true, RSP, RSP, -1, 0, 8);
+	for (unsigned i = sizeof(callee_saved); i-- > 0;)
+		push_pop(a, callee_saved[i], true);
+	as_1(a, 0xc3);
+}
+
+static void leave_with(struct stubs *s, enum bt_leave why)
+{
+	as_mov_i32(&s->a, RAX, why);
+	as_jmp(&s->a, s->leave);
+}
+
+static void make_leaving(struct stubs *s)
+{
+	struct bt_asm *a = &s->a;
+
+	begin(s, STUB_EXIT);
+	as_st32_gs(a, BT_GS(exit), BT_T1);
+	save_regs(a);
+	to_c_stack(a, 0);
+	leave_with(s, BT_LEAVE_EXIT);
+
+	begin(s, STUB_LOOKUP);
+	as_st_gs(a, BT_GS_C(rip), BT_T0);
+	save_regs(a);
+	to_c_stack(a, 0);
+	leave_with(s, BT_LEAVE_LOOKUP);
+
+	begin(s, STUB_FAULT);
+	save_regs(a);
+	to_c_stack(a, 0);
+	leave_with(s, BT_LEAVE_FAULT);
+}
+
+static void through_jc(struct bt_asm *a, unsigned user)
+{
+	static const u8 index[] = {0x45, 0x0f, 0xb7, 0xfe}; /* movzx r15d, r14w */
+
+	as_bytes(a, index, sizeof(index));
+	as_1(a, 0x65); /* jmp *%gs:jc(,%r15,8) */
+	as_mem(a, false, 0xff, 4, -1, BT_T1, 3, BT_GS(jc) + (s32)(user * BT_JC_SIZE * 8));
+}
+
+static void make_indirect(struct stubs *s)
+{
+	struct bt_asm *a = &s->a;
+	u32 sup;
+
+	begin(s, STUB_INDIRECT_SUP);
+	through_jc(a, 0);
+	begin(s, STUB_INDIRECT_USER);
+	through_jc(a, 1);
+
+	/* Flags are kept: JRCXZ. CPL 1 and 2 aren't translated. */
+	begin(s, STUB_UNDERFLOW);
+	as_ld_gs(a, RSP, BT_GS(ret_top));
+	as_mov(a, BT_T1, RCX);
+	as_1(a, 0x65); /* movzx ecx, byte ptr gs:cpl */
+	as_1(a, 0x0f);
+	as_mem(a, false, 0xb6, RCX, -1, -1, 0, BT_GS_C(cpl));
+	sup = as_jrcxz(a);
+	as_mov(a, RCX, BT_T1);
+	through_jc(a, 1);
+	as_patch8(a, sup, as_here(a));
+	as_mov(a, RCX, BT_T1);
+	through_jc(a, 0);
+}
+
+/* ---- calls into C ---- */
+
+/* Go on behind the call into the stub. */
+static void return_to_code(struct bt_asm *a)
+{
+	as_lea(a, true, RSP, RSP, -1, 0, -8);
+	as_1(a, 0xc3);
+}
+
+static void make_helper(struct stubs *s)
+{
+	struct bt_asm *a = &s->a;
+	u32 stay;
+
+	begin(s, STUB_HELPER);
+	save_regs(a);
+	to_c_stack(a, 8);
+	as_ld_gs(a, RDI, BT_GS(c)); /* the code is the same for all vCPUs */
+	as_mov(a, RSI, BT_T0);
+	as_mov(a, RDX, BT_T1);
+	call_c(a, (uintptr_t)bt_helper_call);
+	as_rr(a, false, 0x85, RAX, RAX); /* test eax, eax */
+	stay = as_jcc(a, CC_E, 0);
+	leave_with(s, BT_LEAVE_LOOKUP);
+	as_patch(a, stay, as_here(a));
+	load_flags(a);
+	load_regs(a);
+	return_to_code(a);
+}
+
+/* ---- misses ---- */
+
+#define TAG_OFFSET(write) ((write) ? offsetof(struct tlb_entry, w) : offsetof(struct tlb_entry, r))
+#define SITE_BYTES        (2 * BT_SITES * sizeof(struct bt_site)) /* of one TLB set: both classes */
+#define SET_BYTES         (TLB_SIZE * sizeof(struct tlb_entry))
+_Static_assert(SITE_BYTES == SET_BYTES, "a slot's offset is made the TLB set's by masking");
+_Static_assert(sizeof(struct tlb_entry) == 32 && sizeof(struct bt_site) == 16, "shifts below");
+
+/* RAX, RCX into the stub's own memory and back: save[] belongs to the instruction. */
+static void keep_two(struct bt_asm *a)
+{
+	as_st_gs(a, BT_GS(stub_save[0]), RAX);
+	as_st_gs(a, BT_GS(stub_save[1]), RCX);
+}
+
+static void load_two(struct bt_asm *a)
+{
+	as_ld_gs(a, RAX, BT_GS(stub_save[0]));
+	as_ld_gs(a, RCX, BT_GS(stub_save[1]));
+}
+
+/* mov with %gs:disp(reg), 64 bits */
+static void gs_reg(struct bt_asm *a, unsigned op, int reg, int base, s32 disp)
+{
+	as_1(a, 0x65);
+	as_mem(a, true, op, reg, base, -1, 0, disp);
+}
+
+static void gs_reg32(struct bt_asm *a, unsigned op, int reg, int base, int index, int scale,
+                     s32 disp)
+{
+	as_1(a, 0x65);
+	as_mem(a, false, op, reg, base, index, scale, disp);
+}
+
+/* The log of slots that a flush must empty: a slot that is filled is in it already. */
+static void emit_log(struct bt_asm *a)
+{
+	u32 logged, full, last;
+
+	as_mov_i64(a, RAX, BT_PB_NONE);
+	gs_reg(a, 0x3b, RAX, BT_T1, 0); /* cmp rax, gs:page */
+	logged = as_jcc(a, CC_NE, 0);
+	/* eax: 1 unless it is one of the supervisor's first classes */
+	as_lea(a, false, RCX, BT_T1, -1, 0, -BT_GS(site));
+	as_mov_i32(a, RAX, 0);
+	as_alu_i(a, false, 7, RCX, (s32)SITE_BYTES);
+	as_1(a, 0x0f); /* setae al */
+	as_1(a, 0x90 | CC_AE);
+	as_1(a, 0xc0);
+	gs_reg32(a, 0x8b, RCX, -1, RAX, 2, BT_GS(site_log_n));
+	as_alu_i(a, false, 7, RCX, (s32)BT_SITE_LOG);
+	full = as_jcc(a, CC_A, 0);
+	gs_reg32(a, 0xff, 0, -1, RAX, 2, BT_GS(site_log_n)); /* inc: beyond the log means all */
+	as_alu_i(a, false, 7, RCX, (s32)BT_SITE_LOG);
+	last = as_jcc(a, CC_AE, 0);
+	as_1(a, 0xc1); /* shl eax, log2 BT_SITE_LOG */
+	as_1(a, 0xe0);
+	as_1(a, __builtin_ctz(BT_SITE_LOG));
+	as_lea(a, false, RCX, RCX, RAX, 0, 0);
+	gs_reg32(a, 0x89, BT_T1, -1, RCX, 2, BT_GS(site_log));
+	as_patch(a, logged, as_here(a));
+	as_patch(a, full, as_here(a));
+	as_patch(a, last, as_here(a));
+}
+
+/* Ask the TLB for the page of R14, fill the slot R15. Falls through when it was there; the rel32
+ * returned is taken when it is not. RAX, RCX are used. */
+static u32 emit_tlb_fill(struct bt_asm *a, bool write)
+{
+	s32 tlbs = BT_GS_C(tlbs);
+	u32 none, user, global;
+
+	as_lea(a, false, RAX, BT_T1, -1, 0, -BT_GS(site));
+	as_alu_i(a, false, 4, RAX, -(s32)SET_BYTES); /* set * SET_BYTES */
+	as_mov(a, RCX, BT_T0);
+	as_1(a, 0x48); /* shr rcx, PAGE_SHIFT - 5 */
+	as_1(a, 0xc1);
+	as_1(a, 0xe9);
+	as_1(a, PAGE_SHIFT - 5);
+	as_alu_i(a, false, 4, RCX, (s32)((TLB_SIZE - 1) * 32));
+	as_rr(a, false, 0x01, RAX, RCX); /* add ecx, eax */
+	as_mov(a, RAX, BT_T0);
+	as_alu_i(a, true, 4, RAX, -(s32)PAGE_SIZE);
+	gs_reg(a, 0x3b, RAX, RCX, tlbs + (s32)TAG_OFFSET(write));
+	none = as_jcc(a, CC_NE, 0);
+	/* A page that is not global, in a set that keeps global ones: slots of that set go with the
+	 * next change of address space. */
+	as_alu_i(a, false, 7, RCX, (s32)(TLB_GLOBAL_SETS * SET_BYTES));
+	user = as_jcc(a, CC_AE, 0);
+	as_mov(a, RAX, RCX);
+	as_1(a, 0xc1); /* shr eax, 5 */
+	as_1(a, 0xe8);
+	as_1(a, 5);
+	as_1(a, 0x65); /* bt gs:tlb_global, eax */
+	as_1(a, 0x0f);
+	as_mem(a, false, 0xa3, RAX, -1, -1, 0, BT_GS_C(tlb_global));
+	global = as_jcc(a, CC_B, 0);
+	as_gs(a, false, 0xc6, 0, BT_GS(sup_nonglobal)); /* mov byte gs:sup_nonglobal, 1 */
+	as_1(a, 1);
+	as_patch(a, user, as_here(a));
+	as_patch(a, global, as_here(a));
+	gs_reg(a, 0x8b, RAX, RCX, tlbs + (s32)offsetof(struct tlb_entry, bt_addend));
+	gs_reg(a, 0x89, RAX, BT_T1, offsetof(struct bt_site, addend));
+	emit_log(a);
+	as_mov(a, RAX, BT_T0);
+	as_alu_i(a, true, 4, RAX, -(s32)PAGE_SIZE);
+	gs_reg(a, 0x89, RAX, BT_T1, offsetof(struct bt_site, page));
+	return none;
+}
+
+static void make_miss(struct stubs *s, bool write)
+{
+	struct bt_asm *a = &s->a;
+	u32 slow[3], retry, skip;
+
+	begin(s, write ? STUB_MISS_W : STUB_MISS_R);
+	/* Flags are kept for BT_MISS_EFLAGS, on the C stack. */
+	as_st_gs(a, BT_GS(ret_sp), RSP);
+	as_ld_gs(a, RSP, BT_GS(host_sp));
+	as_1(a, 0x9c); /* pushfq */
+	keep_two(a);
+	/* size - 1 + offset in the page: ends it on the page? */
+	as_ld_gs(a, RCX, BT_GS(ret_sp));
+	as_mem(a, true, 0x8b, RCX, RCX, -1, 0, 0);
+	as_1(a, 0x0f); /* movzx eax, word ptr 8(rcx): BT_MISS2's size */
+	as_mem(a, false, 0xb7, RAX, RCX, -1, 0, 8);
+	as_rr(a, false, 0x85, RAX, RAX);
+	slow[0] = as_jcc(a, CC_E, 0);
+	as_rr(a, false, 0x89, BT_T0, RCX);
+	as_alu_i(a, false, 4, RCX, (s32)(PAGE_SIZE - 1));
+	as_lea(a, false, RCX, RCX, RAX, 0, -1);
+	as_alu_i(a, false, 7, RCX, (s32)(PAGE_SIZE - 1));
+	slow[1] = as_jcc(a, CC_A, 0);
+	slow[2] = emit_tlb_fill(a, write);
+	load_two(a);
+	as_ld_gs(a, RSP, BT_GS(ret_sp));
+	as_1(a, 0xc3);
+
+	for (unsigned i = 0; i < 3; i++)
+		as_patch(a, slow[i], as_here(a));
+	load_two(a);
+	save_regs(a);
+	as_gs(a, false, 0x8f, 0, BT_GS_C(aflags)); /* pop */
+	as_ld_gs(a, RDI, BT_GS(c));
+	as_mov(a, RSI, BT_T0);
+	as_mov(a, RDX, BT_T1);
+	as_mov_i32(a, RCX, write);
+	call_c(a, (uintptr_t)bt_miss_call); /* 0: again, 1: it is done, 2: leave */
+	as_alu_i(a, false, 7, RAX, 1);
+	retry = as_jcc(a, CC_B, 0);
+	skip = as_jcc(a, CC_E, 0);
+	leave_with(s, BT_LEAVE_LOOKUP);
+	as_patch(a, retry, as_here(a));
+	load_flags(a);
+	load_regs(a);
+	return_to_code(a);
+	as_patch(a, skip, as_here(a));
+	load_flags(a);
+	load_regs(a);
+	/* Behind the two words and the first jump. */
+	as_mem(a, true, 0x8b, BT_T1, RSP, -1, 0, -8);
+	as_lea(a, true, BT_T1, BT_T1, -1, 0, 15);
+	as_mem(a, true, 0x89, BT_T1, RSP, -1, 0, -8);
+	return_to_code(a);
+}
+
+static void make_group(struct stubs *s, bool write)
+{
+	struct bt_asm *a = &s->a;
+	u32 none;
+
+	begin(s, write ? STUB_GROUP_W : STUB_GROUP_R);
+	keep_two(a);
+	none = emit_tlb_fill(a, write);
+	load_two(a);
+	as_1(a, 0xf8); /* clc */
+	as_1(a, 0xc3);
+	as_patch(a, none, as_here(a));
+	load_two(a);
+	as_1(a, 0xf9); /* stc */
+	as_1(a, 0xc3);
+}
+
+void bt_stubs_make(struct bt_vm *bt)
+{
+	struct stubs s = {.bt = bt};
+	u32 enter;
+
+	s.a = (struct bt_asm){
+		.base = bt->cache.rw, .p = bt->cache.rw, .end = bt->cache.rw + bt->cache.size};
+	/* Offset 0 stands for "none". */
+	for (unsigned i = 0; i < 16; i++)
+		as_1(&s.a, 0xcc);
+	enter = make_enter(&s);
+	make_leave(&s);
+	make_leaving(&s);
+	make_indirect(&s);
+	make_helper(&s);
+	make_miss(&s, false);
+	make_miss(&s, true);
+	make_group(&s, false);
+	make_group(&s, true);
+	as_align(&s.a, 64, 0);
+	bt_priv_of(bt)->enter =
+		(int (*)(struct x86_cpu *, uintptr_t))(void *)(bt->cache.rx + enter);
+	bt->cache.used = bt->cache.stubs_end = as_here(&s.a);
+}
+
+/* ---- links ---- */
+
+u32 bt_emit_link(struct bt_vm *bt, const struct bt_exit *e, const struct bt_entry *t, s32 dist)
+{
+	struct bt_asm a = {.base = bt->cache.rw,
+	                   .p = bt->cache.rw + ALIGN_UP(bt->cache.used, 16u),
+	                   .end = bt->cache.rw + bt->cache.size};
+	u32 at = as_here(&a), good;
+
+	if (bt->cache.used + 256 > bt->cache.size)
+		return 0;
+	if (!t->live) {
+		as_ld_gs(&a, BT_T0, BT_GS_PB(t->page));
+		as_sub_gs(&a, BT_T0, BT_GS_PB(e->page));
+		as_cmp_i(&a, BT_T0, dist);
+		as_jcc(&a, CC_NE, e->stub);
+	} else {
+		/* pb[target] + (~pb[source] + 1) - dist, without touching flags. save[7] is free
+		 * between instructions. */
+		as_st_gs(&a, BT_GS(save[7]), RCX);
+		as_ld_gs(&a, RCX, BT_GS_PB(e->page));
+		as_rr(&a, true, 0xf7, 2, RCX); /* not */
+		as_ld_gs(&a, BT_T0, BT_GS_PB(t->page));
+		as_lea(&a, true, RCX, RCX, BT_T0, 0, 1 - dist);
+		good = as_jrcxz(&a);
+		as_ld_gs(&a, RCX, BT_GS(save[7]));
+		as_jmp(&a, e->stub);
+		as_patch8(&a, good, as_here(&a));
+		as_ld_gs(&a, RCX, BT_GS(save[7]));
+	}
+	as_jmp(&a, t->body);
+	bt->cache.used = as_here(&a);
+	return at;
+}
