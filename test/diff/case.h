@@ -89,6 +89,7 @@ struct outcome {
 	u8 vector; /* OUT_FAULT */
 	u32 err;
 	u64 cr2;
+	bool flags_unknown; /* OUT_FAULT: arithmetic flags are not told */
 	struct cpu_state st;
 	u8 mem[DATA_RW_SIZE];
 };

@@ -224,6 +224,7 @@ static void record_fault(struct x86_cpu *c, struct outcome *o)
 
 static void clear(struct outcome *o)
 {
+	o->flags_unknown = false;
 	o->vector = 0;
 	o->err = 0;
 	o->cr2 = 0;
@@ -266,7 +267,7 @@ static bool arrived(const struct tcase *t, const struct x86_cpu *c)
 {
 	bool inside = c->rip >= t->st.rip && c->rip < t->st.rip + t->code_len;
 
-	if (inside && !(c->ev.vector == X86_PF && c->rip == t->st.rip && !t->wayout))
+	if (inside || c->rip == t->st.rip)
 		return false;
 	if (c->ev.vector == X86_BP && c->ev.type == EV_SOFT_XCPT)
 		return true;
@@ -288,8 +289,11 @@ static void run_bt(void *s, const struct tcase *t, struct outcome *o)
 	}
 	o->status = arrived(t, c) ? OUT_OK : OUT_FAULT;
 	read_back(g, t, o);
-	if (o->status == OUT_FAULT)
+	if (o->status == OUT_FAULT) {
 		record_fault(c, o);
+		/* Arithmetic flags that the code would overwrite may hold anything (doc/bt.md). */
+		o->flags_unknown = true;
+	}
 }
 
 static int create_bt(void **out, const struct subject_env *env, char *why, size_t size)

@@ -284,6 +284,7 @@ enum bt_stub {
 #define BT_MISS1(page_id, flags)  ((u32)(page_id) | (u32)(flags))
 #define BT_MISS_FLAGS             (1u << 30)
 #define BT_MISS_EFLAGS            (1u << 29)
+#define BT_MISS_ALIGNED           (1u << 28) /* #GP(0) unless aligned to its size comes first */
 /* off: guest offset in page; len: of the instruction; size: bytes accessed, 1..64 (wider: 0) */
 #define BT_MISS2(off, len, size) ((u32)(off) | (u32)(len) << 12 | (u32)(size) << 16)
 

@@ -176,6 +176,7 @@ int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 	if (unlikely(bt_mode(c) != mode))
 		return 2;
 	if (size && (addr & ~PAGE_MASK) + size <= PAGE_SIZE &&
+	    (!(one & BT_MISS_ALIGNED) || !(addr & (size - 1))) &&
 	    (!(mode & BTM_CODE64) || is_canonical(addr)) && mmu_fill(c, addr, write) &&
 	    fill_slot(b, addr, slot)) {
 		if (unlikely(b->flushes != seen))
@@ -302,7 +303,16 @@ static void host_fault(struct bt_cpu *b)
 struct way {
 	u32 exit;    /* came by this exit: link it */
 	bool lookup; /* came by an indirect jump: remember it */
+	bool single; /* a merged check failed: at `rip` its variant runs, whatever comes between */
+	u64 rip;
 };
+
+/* Something was looked at: neither link nor remember. */
+static void way_forget(struct way *way)
+{
+	way->exit = 0;
+	way->lookup = false;
+}
 
 static void run_unit(struct bt_cpu *b, u32 mode, u32 entry, struct way *way)
 {
@@ -327,6 +337,8 @@ static void run_unit(struct bt_cpu *b, u32 mode, u32 entry, struct way *way)
 		c->rip = ip_mask(mode,
 		                 b->pb[bt->exits[b->exit].page] + (u64)bt->exits[b->exit].delta);
 		way->exit = b->exit;
+		way->single = bt->exits[b->exit].mode & BTM_SINGLE;
+		way->rip = c->rip;
 		break;
 	case BT_LEAVE_LOOKUP:
 		b->stat[BT_STAT_LOOKUPS]++;
@@ -353,8 +365,8 @@ static void run_code(struct bt_cpu *b, struct way *way)
 		c->code_written = false;
 		return;
 	}
-	if (way->exit)
-		mode |= b->vm->exits[way->exit].mode & BTM_SINGLE;
+	if (way->single && way->rip == c->rip)
+		mode |= BTM_SINGLE;
 	n = lookup(b, mode);
 	if (likely(n < BT_AGAIN)) {
 		run_unit(b, mode & BTM_PAGE_MASK, n, way);
@@ -376,17 +388,17 @@ static enum vcpu_stop loop(struct bt_cpu *b)
 		if (attention(b)) {
 			__atomic_exchange_n(&b->attn, 0, __ATOMIC_SEQ_CST);
 			bt_safe_point(b);
-			way = (struct way){0};
+			way_forget(&way);
 		}
 		if (unlikely(v->req)) {
 			if (interp_serve_requests(c))
 				return STOP_REQUEST;
-			way = (struct way){0};
+			way_forget(&way);
 		}
 		if (unlikely(interp_shut_down(c)))
 			return STOP_SHUTDOWN;
 		if (unlikely(c->step || c->irq_shadow || (c->sflags & X86_RFLAGS_RF))) {
-			way = (struct way){0};
+			way_forget(&way);
 			if (interp_run_one(c))
 				return STOP_DEBUG;
 		} else {

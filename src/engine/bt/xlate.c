@@ -551,6 +551,8 @@ static void straddling(struct xlate *x, u16 off)
 	g->len = (u8)(PAGE_SIZE - off); /* at least; the helper finds the length itself */
 	g->live = BT_F_ALL;
 	g->inner = g->mem = -1;
+	g->group_mem = g->group_stack = -1;
+	x->nr_groups = 0;
 	x->nr = 1;
 }
 
