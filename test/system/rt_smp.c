@@ -74,6 +74,7 @@ void ap_main(struct cpu *c)
 		c->busy = false;
 		while (!c->fn)
 			asm volatile("sti; hlt; cli" ::: "memory");
+		write_cr3(read_cr3()); /* the caller has changed mappings */
 		c->fn(c->arg);
 		c->fn = NULL;
 	}

@@ -11,8 +11,9 @@ extern const struct topic topic_traps;
 extern const struct topic topic_flags;
 extern const struct topic topic_intr;
 extern const struct topic topic_debug;
+extern const struct topic topic_smp;
 
 const struct topic *const topics[] = {
 	&topic_smc,   &topic_alias, &topic_stack, &topic_stale, &topic_dtlb, &topic_faults,
-	&topic_traps, &topic_flags, &topic_intr,  &topic_debug, NULL,
+	&topic_traps, &topic_flags, &topic_intr,  &topic_debug, &topic_smp,  NULL,
 };
