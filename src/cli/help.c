@@ -86,7 +86,10 @@ static void print_trace(FILE *out)
 	      "  -D FILE      the traces go there instead of stderr\n"
 	      "  --exit-stats a table of exits by reason at the end\n"
 	      "  --gdb 1234   then: gdb vmlinux -ex 'target remote :1234'\n"
-	      "               (--gdb 1234,wait: before the guest's first instruction)\n",
+	      "               (--gdb 1234,wait: before the guest's first instruction)\n"
+	      "  --lockstep   execute everything twice, by the engine and by the interpreter, and\n"
+	      "               stop at the first difference (--lockstep=20: after 20 million\n"
+	      "               instructions without one)\n",
 	      out);
 }
 

@@ -16,6 +16,7 @@ struct option_def {
 	int (*set)(struct options *o, const struct option_def *d, const char *arg);
 	size_t offset; /* of the field that set_string and set_flag write */
 	const char *example;
+	bool may_lack; /* its argument, which then stands behind '=' only */
 };
 
 /* ---- values ---- */
@@ -234,6 +235,32 @@ static int set_gdb(struct options *o, const struct option_def *d, const char *ar
 	return 0;
 }
 
+/* N, exact, break=K, with commas between them; all may be missing. */
+static int set_lockstep(struct options *o, const struct option_def *d, const char *arg)
+{
+	char word[32];
+	u64 n;
+
+	o->lockstep = true;
+	while (arg && *arg) {
+		size_t len = strcspn(arg, ",");
+
+		snprintf(word, sizeof(word), "%.*s", (int)MIN(len, sizeof(word) - 1), arg);
+		if (!strcmp(word, "exact"))
+			o->lockstep_exact = true;
+		else if (!parse_number(word, 1, 1000000000, &n))
+			o->lockstep_insns = n * 1000000;
+		else if (!strncmp(word, "break=", 6) && !parse_number(word + 6, 1, ~0ull, &n))
+			o->lockstep_break = n;
+		else
+			return bad_value(d, arg,
+			                 "a number of millions of instructions is wanted, exact, "
+			                 "break=K, or several of them with commas between");
+		arg += len + (arg[len] == ',');
+	}
+	return 0;
+}
+
 static int set_name(struct options *o, const struct option_def *d, const char *arg)
 {
 	size_t n = strspn(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -260,7 +287,7 @@ static int set_help(struct options *o, const struct option_def *d, const char *a
 /* name, short name, argument, help, setter, field, example */
 #define OPTION(n, s, a, help, set, off, example)                                                   \
 	{                                                                                          \
-		{n, s, a, help}, set, off, example                                                 \
+		{n, s, a, help}, set, off, example, false                                          \
 	}
 
 static const struct option_def option_table[] = {
@@ -283,6 +310,11 @@ static const struct option_def option_table[] = {
                OFF(no_reboot), NULL),
 	OPTION("--gdb", NULL, "WHERE", "serve gdb on a local TCP port or unix:PATH[,wait]", set_gdb,
                0, "1234"),
+	{{"--lockstep", NULL, "[=N]", "hold each step of the engine against interp (N million)"},
+         set_lockstep,
+         0,
+         "--lockstep=20",
+         true},
 	OPTION("--trace", "-d", "LIST", "trace in_asm,int,mmu,irq,io,exec,msr", set_trace, 0,
                "int,mmu"),
 	OPTION("--trace-file", "-D", "FILE", "traces go there instead of stderr", set_path,
@@ -468,7 +500,7 @@ static int parse_run(struct options *o, int argc, char **argv)
 			          argv[i], d->h.name);
 			return VM_EXIT_USAGE;
 		}
-		if (d->h.arg && !arg) {
+		if (d->h.arg && !arg && !d->may_lack) {
 			if (i + 1 == argc) {
 				log_error("%s: an argument is missing: %s; for example: %s %s",
 				          argv[i], d->h.arg, argv[i], d->example);

@@ -36,6 +36,9 @@ struct options {
 	const char *gdb_path;   /* Unix socket, in gdb_path_buf; NULL: none */
 	char gdb_path_buf[108];
 	bool gdb_wait; /* the guest starts when gdb says so */
+	bool lockstep; /* control/lockstep.h */
+	u64 lockstep_insns, lockstep_break;
+	bool lockstep_exact;
 };
 
 /* 0, or VM_EXIT_USAGE with one line logged. The strings point into argv. */

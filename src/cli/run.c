@@ -21,6 +21,7 @@
 #include "cli/menu.h"
 #include "cli/sandbox.h"
 #include "control/gdb.h"
+#include "control/lockstep.h"
 #include "vcpu/vm.h"
 
 #define PATH_LEN 4096
@@ -237,6 +238,16 @@ static int serve_gdb(struct run *r, struct gdb **out)
 	return gdb_create(out, r->vm, &cfg);
 }
 
+static int start_lockstep(struct run *r, struct lockstep **out)
+{
+	const struct options *o = r->o;
+	const struct lockstep_config cfg = {.insns = o->lockstep_insns,
+	                                    .exact = o->lockstep_exact,
+	                                    .break_at = o->lockstep_break};
+
+	return o->lockstep ? lockstep_create(out, r->vm, &cfg) : 0;
+}
+
 /* The machine exists: run it to its end. What is said about the end comes after the machine and
  * with it the raw terminal are gone. */
 static int vm_live(struct run *r)
@@ -245,11 +256,14 @@ static int vm_live(struct run *r)
 	char *engine = NULL;
 	unsigned nr = r->vm->nr_vcpus;
 	struct gdb *gdb = NULL;
+	struct lockstep *lockstep = NULL;
 	bool ran = false;
 	int code = VM_EXIT_HOST;
 
 	if (serve_gdb(r, &gdb) < 0)
 		code = VM_EXIT_USAGE;
+	else if (start_lockstep(r, &lockstep) < 0)
+		code = VM_EXIT_HOST;
 	else if (loop_add_fd(r->vm->loop, r->signal_fd, POLLIN, signal_arrived, r) < 0)
 		log_error("out of memory");
 	else if (!r->o->sandbox || sandbox_enter() == 0)
@@ -262,6 +276,7 @@ static int vm_live(struct run *r)
 		}
 	}
 	gdb_destroy(gdb);
+	lockstep_destroy(lockstep);
 	pc_destroy(r->vm);
 	if (stats)
 		print_exit_stats(stats, nr, engine);
@@ -285,7 +300,7 @@ static void config_from_options(struct vm_config *c, const struct options *o)
 	c->debugcon_fd = -1;
 	c->debug_exit_port = o->debug_exit_port;
 	c->testdev = o->testdev;
-	c->no_reboot = o->no_reboot;
+	c->no_reboot = o->no_reboot || o->lockstep; /* the shadow has no devices to reset */
 	c->timed_exits = o->exit_stats;
 	c->trace.mask = o->trace_mask;
 }
@@ -297,6 +312,23 @@ static void name_process(const char *name)
 
 	snprintf(comm, sizeof(comm), "ringer:%s", name);
 	prctl(PR_SET_NAME, comm);
+}
+
+static bool lockstep_possible(const struct options *o, const struct engine_ops *engine)
+{
+	const char *why = NULL;
+
+	if (!o->lockstep)
+		return true;
+	if (o->nr_vcpus != 1)
+		why = "one CPU at most can be followed; give -c 1";
+	else if (strcmp(engine->name, "bt") && strcmp(engine->name, "interp"))
+		why = "the engine must be bt or interp; give --engine bt";
+	else if (o->gdb_path || o->gdb_port >= 0)
+		why = "--gdb changes what is compared; leave out one of them";
+	if (why)
+		log_error("--lockstep: %s", why);
+	return !why;
 }
 
 int run_vm(const struct options *o)
@@ -312,7 +344,7 @@ int run_vm(const struct options *o)
 			return code;
 	}
 	r.cfg.engine = engine_choose(o->engine);
-	if (!r.cfg.engine)
+	if (!r.cfg.engine || !lockstep_possible(o, r.cfg.engine))
 		return VM_EXIT_USAGE;
 	r.vm = calloc(1, sizeof(*r.vm));
 	if (!r.vm) {

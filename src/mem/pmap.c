@@ -166,6 +166,9 @@ int pmap_write(struct pmap *p, gpa_t gpa, const void *buf, u64 len)
 {
 	int err = for_pieces(p, gpa, NULL, len, PIECE_CHECK);
 
+	if (unlikely(p->write_hook) && !err &&
+	    p->write_hook->write(p->write_hook->arg, gpa, buf, len))
+		return 0;
 	return err ? err : for_pieces(p, gpa, (u8 *)buf, len, PIECE_WRITE);
 }
 
@@ -173,6 +176,9 @@ int pmap_zero(struct pmap *p, gpa_t gpa, u64 len)
 {
 	int err = for_pieces(p, gpa, NULL, len, PIECE_CHECK);
 
+	if (unlikely(p->write_hook) && !err &&
+	    p->write_hook->write(p->write_hook->arg, gpa, NULL, len))
+		return 0;
 	return err ? err : for_pieces(p, gpa, NULL, len, PIECE_ZERO);
 }
 

@@ -58,14 +58,23 @@ struct pmap_code_hook {
 	void *arg;
 };
 
+/* Who wants to know of writes that no guest instruction makes: devices', the monitor's. */
+struct pmap_write_hook {
+	/* Before `len` bytes are written from `buf` (NULL: zeros); they are all RAM. true: not to
+	 * be made now, the hook's owner does it later. Any thread. */
+	bool (*write)(void *arg, gpa_t gpa, const void *buf, u64 len);
+	void *arg;
+};
+
 struct pmap {
 	int fd;
 	u64 ram_size;
 	u8 *hva;    /* the whole of RAM */
 	u8 *bt_hva; /* the same once more, or NULL */
 	_Atomic u32 *code_ver;
-	const struct pmap_code_hook *code_hook; /* set before the first vCPU runs, or NULL */
 	u64 low_size, high_size; /* RAM from VGA_HOLE_END, from PCI_HOLE_END: pmap_host() */
+	const struct pmap_code_hook *code_hook;   /* set before the first vCPU runs, or NULL */
+	const struct pmap_write_hook *write_hook; /* likewise */
 	unsigned nr_slots;
 	struct pmap_slot slot[PMAP_MAX_SLOTS];
 	bool single; /* only one vCPU: no membarrier needed */

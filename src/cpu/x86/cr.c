@@ -5,6 +5,7 @@
  *
  * The TLB's entries are not tagged by PCID, so every write of CR3 drops all but the global ones,
  * NOFLUSH or not. That is always right: a processor may drop translations whenever it likes. */
+#include "cpu/x86/inputs.h"
 #include "cpu/x86/mmu.h"
 #include "cpu/x86/x86.h"
 
@@ -133,20 +134,29 @@ static void set_cr4(struct x86_cpu *c, u64 val)
 static unsigned get_cr8(struct x86_cpu *c)
 {
 	const struct vcpu *v = c->vcpu;
+	struct x86_input in = {.kind = X86_IN_CR8_READ};
 
 	x86_fpu_put(c);
-	return v->irqchip ? v->irqchip->get_cr8(v->irqchip_dev) : 0;
+	if (!x86_input_take(c, &in)) {
+		in.val = v->irqchip ? v->irqchip->get_cr8(v->irqchip_dev) : 0;
+		x86_input_made(c, &in);
+	}
+	return (unsigned)in.val;
 }
 
 static void set_cr8(struct x86_cpu *c, u64 val)
 {
 	const struct vcpu *v = c->vcpu;
+	struct x86_input in = {.kind = X86_IN_CR8_WRITE, .val = val};
 
 	if (val & ~0xfull)
 		x86_gp(c, 0);
 	x86_fpu_put(c);
+	if (x86_input_take(c, &in))
+		return;
 	if (v->irqchip)
 		v->irqchip->set_cr8(v->irqchip_dev, (unsigned)val);
+	x86_input_made(c, &in);
 }
 
 u64 x86_mov_from_cr(struct x86_cpu *c, unsigned cr)
@@ -307,7 +317,7 @@ u64 x86_xgetbv(struct x86_cpu *c, u32 index)
 		x86_gp(c, 0);
 	/* XINUSE is what XSAVE writes into the header's XSTATE_BV (SDM 1 13.6). */
 	x86_fpu_put(c);
-	in_use = get_le64(c->xsave + 512);
+	in_use = x86_input_value(c, X86_IN_XINUSE, get_le64(c->xsave + 512));
 	return c->xcr0 & in_use;
 }
 

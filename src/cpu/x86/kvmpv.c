@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cpu/x86/inputs.h"
 #include "cpu/x86/kvmpv.h"
 #include "cpu/x86/x86.h"
 
@@ -111,10 +112,21 @@ static void wall_clock_write(struct x86_cpu *c)
 	pmap_write(c->pmap, c->kvm.wall_clock, &wall.version, sizeof(wall.version));
 }
 
+/* One of the above; the shadow of a processor finds it done (cpu/x86/inputs.h). */
+static void ram_write(struct x86_cpu *c, gpa_t gpa, void (*write)(struct x86_cpu *c))
+{
+	struct x86_input in = {.kind = X86_IN_RAM, .addr = gpa};
+
+	if (x86_input_take(c, &in))
+		return;
+	write(c);
+	x86_input_made(c, &in);
+}
+
 bool x86_kvmpv_set_system_time(struct x86_cpu *c, u64 val)
 {
 	c->kvm.system_time = val;
-	clock_write(c);
+	ram_write(c, val, clock_write);
 	return true;
 }
 
@@ -122,13 +134,13 @@ bool x86_kvmpv_set_wall_clock(struct x86_cpu *c, u64 val)
 {
 	c->kvm.wall_clock = val;
 	if (val)
-		wall_clock_write(c);
+		ram_write(c, val, wall_clock_write);
 	return true;
 }
 
 void x86_kvmpv_tsc_changed(struct x86_cpu *c)
 {
-	clock_write(c);
+	ram_write(c, c->kvm.system_time, clock_write);
 }
 
 void x86_kvmpv_tsc_shift(struct x86_cpu *c, s64 delta)
@@ -155,6 +167,20 @@ enum {
 #define KVM_EINVAL 22
 #define KVM_ENOSYS 1000
 
+static s64 send_ipis(struct x86_cpu *c, u64 low, u64 high)
+{
+	const struct vcpu *v = c->vcpu;
+	struct x86_input in = {.kind = X86_IN_IPIS, .addr = (u32)c->gpr[RSI]};
+
+	x86_fpu_put(c);
+	if (!x86_input_take(c, &in)) {
+		in.val = (u64)(s64)v->irqchip->send_ipis(v->irqchip_dev, low, high,
+		                                         (u32)c->gpr[RDX], (u32)c->gpr[RSI]);
+		x86_input_made(c, &in);
+	}
+	return (s64)in.val;
+}
+
 void x86_hypercall(struct x86_cpu *c)
 {
 	struct vcpu *v = c->vcpu;
@@ -174,7 +200,7 @@ void x86_hypercall(struct x86_cpu *c)
 			vcpu_unhalt(v->vm->vcpu[apic_id]);
 		}
 		ret = 0;
-	} else if (nr == KVM_HC_SEND_IPI && v->irqchip) {
+	} else if (nr == KVM_HC_SEND_IPI && (v->irqchip || c->inputs)) {
 		/* In 32-bit code the words of the set are 32 bits wide. */
 		u64 low = c->gpr[RBX] & mask, high = c->gpr[RCX] & mask;
 
@@ -182,9 +208,7 @@ void x86_hypercall(struct x86_cpu *c)
 			low |= high << 32;
 			high = 0;
 		}
-		x86_fpu_put(c);
-		ret = v->irqchip->send_ipis(v->irqchip_dev, low, high, (u32)c->gpr[RDX],
-		                            (u32)c->gpr[RSI]);
+		ret = send_ipis(c, low, high);
 		if (ret < 0)
 			ret = -KVM_EINVAL;
 	}

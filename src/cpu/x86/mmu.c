@@ -6,6 +6,8 @@
 
 #include <errno.h>
 
+#include "cpu/x86/inputs.h"
+
 static void alignment_check(struct x86_cpu *c, gva_t addr, unsigned size)
 {
 	if (unlikely(c->tlb == c->tlbs[TLB_USER_AC]) && (addr & (size - 1)))
@@ -36,25 +38,36 @@ static u64 mmio_read(struct x86_cpu *c, gpa_t gpa, unsigned size)
 {
 	struct vcpu *v = c->vcpu;
 	u64 begin = exit_begin(&v->stats);
+	struct x86_input in = {.kind = X86_IN_MMIO_READ, .addr = gpa, .size = size};
 	u64 val;
 
 	x86_fpu_put(c);
-	if (!v->irqchip || !v->irqchip->mmio ||
-	    !v->irqchip->mmio(v->irqchip_dev, gpa, false, &val, size))
+	if (x86_input_take(c, &in))
+		val = in.val;
+	else if (!v->irqchip || !v->irqchip->mmio ||
+	         !v->irqchip->mmio(v->irqchip_dev, gpa, false, &val, size))
 		val = bus_read(v->vm->bus, BUS_MMIO, gpa, size);
+	val &= size_mask(size);
+	in.val = val;
+	x86_input_made(c, &in);
 	exit_end(&v->stats, EXIT_MMIO_READ, begin);
-	return val & size_mask(size);
+	return val;
 }
 
 static void mmio_write(struct x86_cpu *c, gpa_t gpa, u64 val, unsigned size)
 {
 	struct vcpu *v = c->vcpu;
 	u64 begin = exit_begin(&v->stats);
+	struct x86_input in = {
+		.kind = X86_IN_MMIO_WRITE, .addr = gpa, .size = size, .val = val & size_mask(size)};
 
 	x86_fpu_put(c);
-	if (!v->irqchip || !v->irqchip->mmio ||
-	    !v->irqchip->mmio(v->irqchip_dev, gpa, true, &val, size))
-		bus_write(v->vm->bus, BUS_MMIO, gpa, val, size);
+	if (!x86_input_take(c, &in)) {
+		if (!v->irqchip || !v->irqchip->mmio ||
+		    !v->irqchip->mmio(v->irqchip_dev, gpa, true, &val, size))
+			bus_write(v->vm->bus, BUS_MMIO, gpa, val, size);
+		x86_input_made(c, &in);
+	}
 	exit_end(&v->stats, EXIT_MMIO_WRITE, begin);
 }
 

@@ -11,6 +11,8 @@
  * logged, so that the flush that happens most often touches only what it drops. */
 #include "cpu/x86/mmu_priv.h"
 
+#include "cpu/x86/inputs.h"
+
 /* An address with a different index than entry i's: never matches there. */
 static u64 invalid_tag(unsigned i)
 {
@@ -269,6 +271,8 @@ void mmu_resolve(struct x86_cpu *c, gva_t addr, unsigned len, u32 access, struct
 		x86_check_data_bp(c, addr, len, access & MMU_WRITE);
 	out->gpa = w.gpa;
 	out->hva = ram_at(c, w.gpa);
+	if (unlikely(c->inputs) && out->hva && ((access & MMU_WRITE) || (w.perm & PERM_D)))
+		c->inputs->ops->writable(c->inputs->arg, pmap_page(c->pmap, out->hva));
 	if (!out->hva || set == TLB_USER_AC ||
 	    (unlikely(c->step) && x86_page_watched(c, addr & PAGE_MASK)))
 		return;

@@ -9,6 +9,8 @@
 
 #include <errno.h>
 
+#include "cpu/x86/inputs.h"
+
 #define PTE_ADDR 0x000ffffffffff000ull
 
 struct walk_state {
@@ -43,6 +45,8 @@ static bool set_bits(struct x86_cpu *c, void *entry, unsigned size, u64 old, u64
 
 	if (likely((old & bits) == bits))
 		return true;
+	if (unlikely(c->inputs))
+		c->inputs->ops->table(c->inputs->arg, pmap_page(c->pmap, entry));
 	if (size == 8)
 		done = __sync_bool_compare_and_swap((u64 *)entry, old, old | bits);
 	else

@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "cpu/x86/inputs.h"
 #include "cpu/x86/kvmpv.h"
 #include "cpu/x86/mmu.h"
 #include "cpu/x86/x86.h"
@@ -56,7 +57,7 @@ static void tsc_add(struct x86_cpu *c, u64 delta)
 
 static bool write_tsc(struct x86_cpu *c, u32 index, u64 val)
 {
-	tsc_add(c, val - x86_tsc(c));
+	tsc_add(c, val - x86_input_value(c, X86_IN_TSC, x86_tsc(c)));
 	return true;
 }
 
@@ -427,19 +428,32 @@ static void trace(struct x86_cpu *c, const char *what, u32 msr, u64 val, bool ok
 	          (unsigned long long)val, ok ? "" : ": #GP(0)", (unsigned long long)c->rip);
 }
 
-static bool msr_read(struct x86_cpu *c, u32 msr, u64 *val)
+static bool apic_read(struct x86_cpu *c, u32 msr, u64 *val)
 {
 	const struct vcpu *v = c->vcpu;
+	struct x86_input in = {.kind = X86_IN_MSR_READ, .addr = msr};
+
+	x86_fpu_put(c);
+	if (!x86_input_take(c, &in)) {
+		in.ok = v->irqchip && v->irqchip->rdmsr(v->irqchip_dev, msr, &in.val);
+		x86_input_made(c, &in);
+	}
+	*val = in.val;
+	return in.ok;
+}
+
+static bool msr_read(struct x86_cpu *c, u32 msr, u64 *val)
+{
 	const struct msr_desc *d;
 
-	if (is_apic(msr)) {
-		x86_fpu_put(c);
-		return v->irqchip && v->irqchip->rdmsr(v->irqchip_dev, msr, val);
-	}
+	if (is_apic(msr))
+		return apic_read(c, msr, val);
 	d = find(c, msr);
 	if (!d || (d->flags & WRITE_ONLY))
 		return false;
 	*val = d->read ? d->read(c, msr - d->first) : *storage(c, d, msr - d->first);
+	if (msr == IA32_TSC)
+		*val = x86_input_value(c, X86_IN_TSC, *val);
 	return true;
 }
 
@@ -451,6 +465,7 @@ void x86_update_apic_page(struct x86_cpu *c)
 	c->apic_page = ~0ull;
 	if (v->irqchip && v->irqchip->mmio_base)
 		c->apic_page = v->irqchip->mmio_base(v->irqchip_dev);
+	c->apic_page = x86_input_value(c, X86_IN_APIC_PAGE, c->apic_page);
 	if (c->apic_page != old)
 		mmu_flush_all(c);
 }
@@ -458,13 +473,16 @@ void x86_update_apic_page(struct x86_cpu *c)
 static bool apic_write(struct x86_cpu *c, u32 msr, u64 val)
 {
 	const struct vcpu *v = c->vcpu;
-	bool ok;
+	struct x86_input in = {.kind = X86_IN_MSR_WRITE, .addr = msr, .val = val};
 
 	x86_fpu_put(c);
-	ok = v->irqchip && v->irqchip->wrmsr(v->irqchip_dev, msr, val);
+	if (!x86_input_take(c, &in)) {
+		in.ok = v->irqchip && v->irqchip->wrmsr(v->irqchip_dev, msr, val);
+		x86_input_made(c, &in);
+	}
 	if (msr == IA32_APIC_BASE)
 		x86_update_apic_page(c);
-	return ok;
+	return in.ok;
 }
 
 static bool msr_write(struct x86_cpu *c, u32 msr, u64 val)
@@ -522,7 +540,7 @@ u64 x86_rdtsc(struct x86_cpu *c)
 {
 	if (unlikely((c->cr4 & CR4_TSD) && c->cpl))
 		x86_gp(c, 0);
-	return x86_tsc(c);
+	return x86_input_value(c, X86_IN_TSC, x86_tsc(c));
 }
 
 /* CPUID offers no counters, so no index is valid, whatever CR4.PCE says. */

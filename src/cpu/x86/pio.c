@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Port I/O: permission (SDM 1 19.5) and the access. */
+#include "cpu/x86/inputs.h"
 #include "cpu/x86/mmu.h"
 #include "cpu/x86/x86.h"
 
@@ -44,19 +45,25 @@ u32 x86_in(struct x86_cpu *c, u16 port, unsigned size)
 	struct vcpu *v = c->vcpu;
 	u64 begin = exit_begin(&v->stats);
 	unsigned room = io_room(port, size);
+	struct x86_input in = {.kind = X86_IN_PIO_READ, .addr = port, .size = size};
 	u32 val;
 
 	x86_fpu_put(c);
 	x86_check_io_bp(c, port, size);
-	if (likely(room == size)) {
+	if (x86_input_take(c, &in)) {
+		val = (u32)in.val;
+	} else if (likely(room == size)) {
 		val = (u32)bus_read(v->vm->bus, BUS_PIO, port, size);
 	} else {
 		val = ~0u;
 		for (unsigned i = room; i--;)
 			val = val << 8 | (u8)bus_read(v->vm->bus, BUS_PIO, port + i, 1);
 	}
+	val &= (u32)size_mask(size);
+	in.val = val;
+	x86_input_made(c, &in);
 	exit_end(&v->stats, EXIT_PIO_IN, begin);
-	return val & (u32)size_mask(size);
+	return val;
 }
 
 void x86_out(struct x86_cpu *c, u16 port, u32 val, unsigned size)
@@ -64,14 +71,19 @@ void x86_out(struct x86_cpu *c, u16 port, u32 val, unsigned size)
 	struct vcpu *v = c->vcpu;
 	u64 begin = exit_begin(&v->stats);
 	unsigned room = io_room(port, size);
+	struct x86_input in = {.kind = X86_IN_PIO_WRITE, .addr = port, .size = size, .val = val};
 
 	x86_fpu_put(c);
 	x86_check_io_bp(c, port, size);
+	if (x86_input_take(c, &in))
+		goto out;
 	if (likely(room == size)) {
 		bus_write(v->vm->bus, BUS_PIO, port, val, size);
 	} else {
 		for (unsigned i = 0; i < room; i++)
 			bus_write(v->vm->bus, BUS_PIO, port + i, (val >> (8 * i)) & 0xff, 1);
 	}
+	x86_input_made(c, &in);
+out:
 	exit_end(&v->stats, EXIT_PIO_OUT, begin);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "cpu/x86/inputs.h"
 #include "cpu/x86/mmu.h"
 
 /* ---- derived state ---- */
@@ -197,6 +198,8 @@ static void cpu_init(struct vcpu *v)
 	cpu_reset_common(c);
 	c->cr0 = (c->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
 	cpu_reset_finish(c);
+	if (unlikely(c->inputs) && !c->inputs->shadow)
+		c->inputs->ops->init(c->inputs->arg);
 }
 
 static void cpu_sipi(struct vcpu *v, u8 vector)

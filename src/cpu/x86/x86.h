@@ -170,6 +170,7 @@ struct x86_cpu {
 	uintptr_t code_ver_bias;
 	struct vcpu *vcpu;
 	struct pmap *pmap;
+	struct x86_inputs *inputs; /* cpu/x86/inputs.h; normally NULL */
 	struct interp *interp; /* the interpreter's instance, which other engines fall back on */
 
 	struct x86_seg seg[NR_SEG], ldtr, tr;

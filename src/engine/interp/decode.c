@@ -1141,6 +1141,11 @@ static op_fn *run_natively(struct dec *d)
 	op->native = native_get(d->in->native, &d->i, d->o, d->bytes);
 	if (!op->native)
 		return op_ud;
+	if (unlikely(d->c->inputs) &&
+	    (d->i.mnemonic == ZYDIS_MNEMONIC_RDRAND || d->i.mnemonic == ZYDIS_MNEMONIC_RDSEED)) {
+		op->dst = reg_off(d->o[0].reg.value);
+		return op_native_random;
+	}
 	for (unsigned k = 0; k < d->i.operand_count; k++)
 		if (is_mem(&d->o[k]) && d->o[k].mem.type != ZYDIS_MEMOP_TYPE_AGEN &&
 		    (d->o[k].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT) && op->native->size) {

@@ -30,6 +30,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "cpu/x86/inputs.h"
 #include "engine/insn/encode.h"
 #include "engine/insn/insn.h"
 
@@ -498,6 +499,7 @@ int native_create(struct native **out, const struct x86_cpu *c, void (*flushed)(
 	if (!nat)
 		return -ENOMEM;
 	nat->rw = nat->rx = MAP_FAILED;
+	nat->second = c->inputs && c->inputs->shadow;
 	nat->insns = map_table(NATIVE_MAX_INSNS * sizeof(*nat->insns));
 	nat->hash = map_table(NATIVE_HASH_SIZE * sizeof(*nat->hash));
 	err = -ENOMEM;

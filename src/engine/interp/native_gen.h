@@ -17,7 +17,8 @@ struct native {
 	u32 *hash;                 /* index into insns + 1; 0: empty */
 	void (*flushed)(void *arg);
 	void *arg;
-	u64 feat; /* insn_features() */
+	u64 feat;    /* insn_features() */
+	bool second; /* a shadow's: another one runs on the same thread */
 };
 
 /* How an instruction that one redirected operand doesn't do is run (native_special.c). */

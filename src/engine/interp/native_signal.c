@@ -57,12 +57,23 @@ static bool ours(void *arg, const siginfo_t *info, ucontext_t *uc)
 	return true;
 }
 
+/* Of the second interpreter on a thread, a shadow's (cpu/x86/inputs.h). */
+static bool ours_too(void *arg, const siginfo_t *info, ucontext_t *uc)
+{
+	return ours(arg, info, uc);
+}
+
+static hostfault_fn *handler_of(const struct native *nat)
+{
+	return nat->second ? ours_too : ours;
+}
+
 int native_thread_init(struct native *nat)
 {
-	return hostfault_set(ours, nat);
+	return hostfault_set(handler_of(nat), nat);
 }
 
 void native_thread_exit(struct native *nat)
 {
-	hostfault_clear(ours, nat);
+	hostfault_clear(handler_of(nat), nat);
 }

@@ -10,6 +10,7 @@
  *
  * Order: all that can raise comes before the first change, but for gathers, which make progress
  * element by element (SDM 2C VPGATHERDD). */
+#include "cpu/x86/inputs.h"
 #include "engine/interp/native_gen.h"
 
 /* Offsets in XSAVE's and FXSAVE's image (SDM 1 10.5.1, 13.4). */
@@ -401,7 +402,7 @@ static void xsave(struct x86_cpu *c, const struct native_insn *n, gva_t addr, en
 	if (addr & 63)
 		x86_gp(c, 0);
 	sync(c);
-	in_use = get_le64(c->xsave + XS_BV);
+	in_use = x86_input_value(c, X86_IN_XINUSE, get_le64(c->xsave + XS_BV));
 	if (kind == XSAVE_COMPACT && get_le32(c->xsave + XS_MXCSR) != MXCSR_INIT)
 		in_use |= XCR0_SSE;
 	save = kind == XSAVE_PLAIN ? rfbm : rfbm & in_use;

@@ -374,8 +374,8 @@ enum str_op { STR_MOVS, STR_STOS, STR_LODS, STR_SCAS, STR_CMPS };
 enum { STR_REP = 1, STR_REPNE = 2, STR_A32 = 4, STR_A16 = 8 }; /* aux */
 
 /* others, by what they do */
-op_fn op_nop, op_native, op_native_mem, op_native_masked, op_ud, op_gp0, op_end, op_bswap4,
-	op_bswap8, op_bswap2;
+op_fn op_nop, op_native, op_native_random, op_native_mem, op_native_masked, op_ud, op_gp0, op_end,
+	op_bswap4, op_bswap8, op_bswap2;
 op_fn op_push64_r, op_push64_i, op_pop64_r, op_push_gen, op_pop_gen, op_pusha, op_popa, op_enter,
 	op_leave, op_leave64;
 op_fn op_jmp, op_jmp_gen, op_call64, op_call_gen, op_ret64, op_ret_gen, op_jmp_ind, op_call_ind,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Slow paths of memory operands, and the instructions that fit nowhere else: natively run ones, bit
  * tests with a memory operand, BCD, segment registers, flags image, port I/O. */
+#include "cpu/x86/inputs.h"
 #include "engine/interp/native.h"
 #include "engine/interp/op.h"
 
@@ -119,6 +120,24 @@ void op_native(struct x86_cpu *c, const struct op *op)
 {
 	OP_SYNC;
 	native_exec(c, op->native, 0);
+	NEXT;
+}
+
+/* RDRAND and RDSEED where inputs are recorded. */
+void op_native_random(struct x86_cpu *c, const struct op *op)
+{
+	struct x86_input in = {.kind = X86_IN_RANDOM, .addr = op->dst};
+
+	OP_SYNC;
+	if (x86_input_take(c, &in)) {
+		REG_AT(c, u64, op->dst) = in.val;
+		c->aflags = in.ok ? X86_RFLAGS_CF : 0;
+	} else {
+		native_exec(c, op->native, 0);
+		in.val = REG_AT(c, u64, op->dst);
+		in.ok = c->aflags & X86_RFLAGS_CF;
+		x86_input_made(c, &in);
+	}
 	NEXT;
 }
 

@@ -7,6 +7,7 @@
  *
  * Whatever needs to happen after every single instruction (TF, breakpoints, interrupt shadow, RF,
  * tracing) runs blocks of one instruction through run_one(). */
+#include "cpu/x86/inputs.h"
 #include "engine/interp/native.h"
 #include "engine/interp/op.h"
 
@@ -277,6 +278,14 @@ static bool debug_stop(struct x86_cpu *c, enum debug_reason why, gva_t addr)
 	return true;
 }
 
+static void deliver(struct interp *in, struct x86_cpu *c, const struct x86_event *ev)
+{
+	if (unlikely(c->inputs))
+		x86_inputs_event(c, ev);
+	if (x86_deliver(c, ev) < 0)
+		in->shutdown = true;
+}
+
 bool interp_run_one(struct x86_cpu *c)
 {
 	struct interp *in = interp_of(c);
@@ -314,8 +323,7 @@ bool interp_run_one(struct x86_cpu *c)
 
 		c->dr6_pending = 0;
 		in->stop_hlt = false; /* a debug exception ends HLT */
-		if (x86_deliver(c, &ev) < 0)
-			in->shutdown = true;
+		deliver(in, c, &ev);
 	}
 	if (unlikely(v->debug.reason == DEBUG_WATCH))
 		return true;
@@ -325,12 +333,6 @@ bool interp_run_one(struct x86_cpu *c)
 }
 
 /* ---- events ---- */
-
-static void deliver(struct interp *in, struct x86_cpu *c, const struct x86_event *ev)
-{
-	if (x86_deliver(c, ev) < 0)
-		in->shutdown = true;
-}
 
 /* What the instruction raised. Data breakpoints hit by a MOV SS before an INT, or by the INT
  * itself, trap at the handler's first instruction; any other event loses them. */
@@ -393,10 +395,14 @@ bool interp_serve_requests(struct x86_cpu *c)
 static enum vcpu_stop loop(struct interp *in, struct x86_cpu *c)
 {
 	struct vcpu *v = c->vcpu;
+	/* Recorded inputs: every block comes back here; a store that seems to hit code ends it. */
+	const bool each = c->inputs;
 
 	for (;;) {
 		struct block *b;
 
+		if (unlikely(each))
+			x86_inputs_boundary(c, in->insns);
 		if (unlikely(v->req) && interp_serve_requests(c))
 			return STOP_REQUEST;
 		if (unlikely(in->shutdown))
@@ -408,6 +414,7 @@ static enum vcpu_stop loop(struct interp *in, struct x86_cpu *c)
 			b = lookup(in, c, false);
 			if (unlikely(!b))
 				return STOP_REQUEST;
+			c->code_written = each;
 			enter(in, c, b);
 			c->code_written = false;
 		}
