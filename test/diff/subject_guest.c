@@ -280,6 +280,8 @@ static void run_bt(void *s, const struct tcase *t, struct outcome *o)
 	struct guest *g = s;
 	struct x86_cpu *c = g->c;
 
+	/* Flags over calls and returns: as hardware has them. */
+	bt_vm_of(c)->strict_flags[0] = bt_vm_of(c)->strict_flags[1] = true;
 	load(g, t);
 	clear(o);
 	if (!bt_step(c)) {

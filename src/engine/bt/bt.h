@@ -119,6 +119,7 @@ struct bt_cpu {
 	u32 attn; /* not 0: come out at the next poll. Set by anyone, cleared by the run loop */
 	u32 exit; /* BT_LEAVE_EXIT */
 	u64 save[BT_NR_SAVE]; /* scratch of one guest instruction's code */
+	u32 source;           /* the latest indirect branch or return: BT_SOURCE(), or BT_NONE */
 	u64 flags;            /* flags kept over a check: LAHF/SETO image in AX */
 	u64 group[16];        /* addends of the merged checks of the running block */
 	u64 host_sp;          /* C stack while translated code runs */
@@ -237,6 +238,10 @@ struct bt_exit {
 
 #define BT_NONE (~0u)
 
+/* Where an indirect branch or a return is: a target that is not canonical faults there. */
+enum bt_source_kind { BT_SOURCE_JMP, BT_SOURCE_CALL, BT_SOURCE_RET };
+#define BT_SOURCE(page_id, off, kind) ((u32)(page_id) | (u32)(off) << 17 | (u32)(kind) << 29)
+
 /* ---- stubs (stub.c), generated at the start of the cache; addresses in the executable alias ----
  *
  * STUB_EXIT	jmp. r15d = exit number. Leaves with BT_LEAVE_EXIT.
@@ -285,6 +290,8 @@ enum bt_stub {
 #define BT_MISS_FLAGS             (1u << 30)
 #define BT_MISS_EFLAGS            (1u << 29)
 #define BT_MISS_ALIGNED           (1u << 28) /* #GP(0) unless aligned to its size comes first */
+/* x87: a pending exception comes first (#MF) */
+#define BT_MISS_WAITS (1u << 27)
 /* off: guest offset in page; len: of the instruction; size: bytes accessed, 1..64 (wider: 0) */
 #define BT_MISS2(off, len, size) ((u32)(off) | (u32)(len) << 12 | (u32)(size) << 16)
 

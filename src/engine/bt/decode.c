@@ -50,6 +50,26 @@ static bool may_skip_flags(const struct gi *g)
 	}
 }
 
+/* Flags that the manual calls undefined are left as they were by some instructions (divisions, bit
+ * tests, scans); these write all of them. */
+static bool writes_undefined(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_XOR:
+	case ZYDIS_MNEMONIC_TEST:
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_MUL:
+	case ZYDIS_MNEMONIC_IMUL:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static void find_flags(struct gi *g)
 {
 	const ZydisAccessedFlags *f = g->i.cpu_flags;
@@ -58,10 +78,14 @@ static void find_flags(struct gi *g)
 	if (!f)
 		return;
 	g->use = mask_of(f->tested);
-	written = mask_of(f->modified | f->set_0 | f->set_1 | f->undefined);
-	g->mod = written;
+	written = mask_of(f->modified | f->set_0 | f->set_1);
+	if (g->i.mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B || g->i.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
+		written = BT_F_Z;
+	else if (writes_undefined(g->i.mnemonic))
+		written |= mask_of(f->undefined);
+	g->mod = written | mask_of(f->undefined);
 	if (may_skip_flags(g))
-		g->use |= written; /* what was there may come out again */
+		g->use |= g->mod; /* what was there may come out again */
 	else
 		g->kill = written;
 }
@@ -192,13 +216,13 @@ static bool classify_branch(struct xlate *x, struct gi *g)
 		return true;
 	case ZYDIS_MNEMONIC_RET:
 		g->ends = true;
-		if (g->i.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR || g->i.operand_width != word) {
+		if (g->i.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR ||
+		    g->i.operand_width != word ||
+		    g->o[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 			as_ending(g);
 			return true;
 		}
 		g->kind = GI_RET;
-		g->arg =
-			g->o[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (u32)g->o[0].imm.value.u : 0;
 		return true;
 	case ZYDIS_MNEMONIC_JRCXZ:
 	case ZYDIS_MNEMONIC_LOOP:
@@ -703,7 +727,7 @@ static struct seen look(struct xlate *x, const u8 *code, u32 page, s32 off, unsi
 			break;
 		}
 		if (g.kind == GI_JMP || g.kind == GI_CALL) {
-			called |= g.kind == GI_CALL;
+			called |= g.kind == GI_CALL && !x->bt->strict_flags[x->user];
 			off = g.target;
 			continue;
 		}
@@ -770,7 +794,8 @@ static bool flow_backward(struct xlate *x, struct seen last)
 			break;
 		case GI_CALL:
 			after = at_target(x, g);
-			after.live = after.reads;
+			if (!strict)
+				after.live = after.reads;
 			break;
 		case GI_JMP_IND:
 			after = (struct seen){BT_F_ALL, 0};

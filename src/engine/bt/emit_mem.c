@@ -327,7 +327,8 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 	        (u32)(x->bt->stub[write ? STUB_MISS_W : STUB_MISS_R] - (uintptr_t)x->bt->cache.rx));
 	emit_word(x, BT_MISS1(x->page, (k->saved ? BT_MISS_FLAGS : 0) |
 	                                       (k->eflags ? BT_MISS_EFLAGS : 0) |
-	                                       (g->info.aligned ? BT_MISS_ALIGNED : 0)));
+	                                       (g->info.aligned ? BT_MISS_ALIGNED : 0) |
+	                              (g->info.x87_wait ? BT_MISS_WAITS : 0)));
 	emit_word(x, BT_MISS2(g->off, g->len, k->size > 64 ? 0 : k->size));
 	as_jmp(&x->a, k->back);
 	if (x->nr_fix == ARRAY_SIZE(x->fix)) {

@@ -118,9 +118,12 @@ int bt_helper_call(struct x86_cpu *c, u64 rip, u32 arg)
 	c->next_rip = rip + (arg >> 8 & 15);
 	if (!(c->mode & M_CS64))
 		c->next_rip = (u32)c->next_rip;
-	if (bt_helpers[arg & 0xff](c, arg >> 12))
+	if (bt_helpers[arg & 0xff](c, arg >> 12)) {
+		b->source = BT_NONE;
 		return 1;
+	}
 	if (attention(b) || b->flushes != seen || unlikely(c->code_written)) {
+		b->source = BT_NONE;
 		c->rip = c->next_rip;
 		return 1;
 	}
@@ -157,6 +160,18 @@ static int step_over(struct bt_cpu *b, u32 mode, u64 next, u32 seen)
 	return 1;
 }
 
+/* Is there an unmasked x87 exception? It comes before what the operand's address raises. */
+static bool x87_pending(const struct x86_cpu *c)
+{
+	u16 fsw;
+
+	if (c->fpu_live)
+		__asm__ volatile("fnstsw %0" : "=m"(fsw));
+	else
+		fsw = get_le16(c->xsave + 2);
+	return fsw & 0x80;
+}
+
 int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 {
 	struct bt_cpu *b = bt_of(c);
@@ -166,6 +181,7 @@ int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 	u32 mode = b->vm->pages[page].mode;
 
 	b->ret_sp += 8;
+	b->source = BT_NONE;
 	b->stat[BT_STAT_MISSES]++;
 	c->rip = ip_mask(mode, b->pb[page] + (two & 0xfff));
 	c->next_rip = ip_mask(mode, c->rip + (two >> 12 & 15));
@@ -177,6 +193,7 @@ int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 		return 2;
 	if (size && (addr & ~PAGE_MASK) + size <= PAGE_SIZE &&
 	    (!(one & BT_MISS_ALIGNED) || !(addr & (size - 1))) &&
+	    (!(one & BT_MISS_WAITS) || !x87_pending(c)) &&
 	    (!(mode & BTM_CODE64) || is_canonical(addr)) && mmu_fill(c, addr, write) &&
 	    fill_slot(b, addr, slot)) {
 		if (unlikely(b->flushes != seen))
@@ -220,6 +237,30 @@ static u32 translate(struct bt_cpu *b, u32 page, u32 mode, u16 off, const struct
 	return n;
 }
 
+/* A near branch to an address that is not canonical faults itself, before it has done anything
+ * (SDM 2A JMP, CALL; 2B RET). True: c->rip is the branch again. */
+static bool back_to_source(struct bt_cpu *b)
+{
+	u32 page = b->source & (BT_MAX_PAGES - 1);
+	struct x86_cpu *c = b->c;
+
+	if (b->source == BT_NONE || b->pb[page] == BT_PB_NONE)
+		return false;
+	c->rip = b->pb[page] + (b->source >> 17 & 0xfff);
+	switch ((enum bt_source_kind)(b->source >> 29)) {
+	case BT_SOURCE_CALL:
+		c->gpr[RSP] += 8;
+		break;
+	case BT_SOURCE_RET:
+		c->gpr[RSP] -= 8;
+		break;
+	case BT_SOURCE_JMP:
+		break;
+	}
+	b->source = BT_NONE;
+	return true;
+}
+
 /* The entry at c->rip, with pb set; BT_NONE: the interpreter executes what is there. May raise. */
 static u32 lookup(struct bt_cpu *b, u32 mode)
 {
@@ -231,8 +272,11 @@ static u32 lookup(struct bt_cpu *b, u32 mode)
 	u32 page, n;
 
 	c->next_rip = c->rip;
-	if ((mode & BTM_CODE64) && unlikely(!is_canonical(c->rip)))
+	if ((mode & BTM_CODE64) && unlikely(!is_canonical(c->rip))) {
+		if (back_to_source(b))
+			return BT_NONE;
 		x86_gp(c, 0);
+	}
 	e = mmu_fetch(c, c->rip);
 	if (unlikely(!e))
 		return BT_NONE;

@@ -219,13 +219,22 @@ static void emit_landing(struct xlate *x, unsigned n)
 	k->from = as_jcc(&x->a, 5, 0);
 }
 
+static void emit_source(struct xlate *x, const struct gi *g, enum bt_source_kind kind)
+{
+	if (!x->code64)
+		return;
+	as_gs(&x->a, false, 0xc7, 0, BT_GS(source));
+	as_4(&x->a, BT_SOURCE(x->page, g->off, kind));
+}
+
 /* jmp or call through the jump cache; the target is in BT_T0. */
-void emit_indirect(struct xlate *x, bool call)
+static void emit_indirect(struct xlate *x, const struct gi *g, bool call)
 {
 	static const u8 index[] = {0x45, 0x0f, 0xb7, 0xfe}; /* movzx r15d, r14w */
 	struct bt_asm *a = &x->a;
 
 	x->t1_group = -1;
+	emit_source(x, g, call ? BT_SOURCE_CALL : BT_SOURCE_JMP);
 	as_bytes(a, index, sizeof(index));
 	as_1(a, 0x65);
 	as_mem(a, false, 0xff, call ? 2 : 4, -1, BT_T1, 3, BT_GS(jc[x->user]));
@@ -286,7 +295,7 @@ static void emit_call_ind(struct xlate *x, unsigned n)
 	as_st_gs(&x->a, BT_GS(save[0]), BT_T0);
 	emit_push_return(x, n);
 	as_ld_gs(&x->a, BT_T0, BT_GS(save[0]));
-	emit_indirect(x, true);
+	emit_indirect(x, &x->gi[n], true);
 	emit_landing(x, n);
 }
 
@@ -299,7 +308,8 @@ static void emit_ret(struct xlate *x, unsigned n)
 	emit_check_stack(x, n, BT_SP, 0, word, false, &ref);
 	as_mem(&x->a, x->code64, 0x8b, BT_T0, ref.base, ref.index == 0xff ? -1 : ref.index, 0,
 	       ref.disp);
-	as_lea(&x->a, x->code64, BT_SP, BT_SP, -1, 0, (s32)(word + (g->arg & 0xffff)));
+	as_lea(&x->a, x->code64, BT_SP, BT_SP, -1, 0, (s32)word);
+	emit_source(x, g, BT_SOURCE_RET);
 	as_1(&x->a, 0xc3);
 }
 
@@ -325,7 +335,7 @@ static void emit_one(struct xlate *x, unsigned n)
 		break;
 	case GI_JMP_IND:
 		emit_target(x, n);
-		emit_indirect(x, false);
+		emit_indirect(x, g, false);
 		break;
 	case GI_RET:
 		emit_ret(x, n);

@@ -22,7 +22,7 @@ enum gi_kind {
 	GI_JCC,   /* arg: condition */
 	GI_JRCXZ, /* JRCXZ and LOOP (arg 1) */
 	GI_CALL,
-	GI_RET, /* arg: bytes to pop besides */
+	GI_RET,
 	GI_JMP_IND,
 	GI_CALL_IND,
 	GI_HELPER, /* helper, harg; ends: never goes on behind itself */
@@ -155,6 +155,5 @@ void emit_insn(struct xlate *x, unsigned n);
 void emit_helper(struct xlate *x, const struct gi *g, unsigned helper, u32 arg);
 /* ---- xlate.c: control flow ---- */
 void emit_exit(struct xlate *x, unsigned n, s32 rel, int cc); /* cc < 0: jmp */
-void emit_indirect(struct xlate *x, bool call);
 u32 new_exit(struct xlate *x, s32 rel);
 void emit_exit_insn(struct xlate *x, u32 exit, int cc);
