@@ -81,9 +81,15 @@ def nano_hz(lines):
 
 
 def exit_stats(text):
-    """Name -> the first number behind it, from lines of the form "name with blanks   NUMBER ...". """
+    """Name -> (number, unit) from lines of the form "name with blanks   NUMBER UNIT ...", in their order; of
+    "code cache: N of M KiB, ..." both."""
     out = {}
     for line in text.splitlines():
+        m = re.match(r"code cache: (\d+) of (\d+) (\w+)", line)
+        if m:
+            out["code cache used"] = float(m[1]), m[3]
+            out["code cache size"] = float(m[2]), m[3]
+            continue
         m = re.match(r"\s*([A-Za-z#][\w#+,/() -]*?):?\s+(\d+(?:\.\d+)?)(?![\w.])\s*(%|[A-Za-z]+)?", line)
         if m:
             out[m[1].strip()] = (float(m[2]), m[3] or "")
@@ -92,6 +98,20 @@ def exit_stats(text):
 
 # What guest RAM is called: Ringer's memfd, and QEMU's for a backend of its class.
 RAM = ("memfd:ringer-ram", "memfd:memory-backend-memfd")
+
+
+def translator(counters):
+    """What is about translations: the code cache, what stands behind it, and the cache's hit rate; empty when
+    the engine has no code cache."""
+    names = list(counters)
+    if "code cache used" not in counters:
+        return {}
+    out = {n: counters[n] for n in names[names.index("code cache used"):]}
+    asked = sum(counters.get(n, (0, ""))[0] for n in ("direct exits taken", "indirect look-ups"))
+    made = counters.get("units translated", (0, ""))[0]
+    if asked:
+        out["found in the cache, of exits and look-ups"] = (max(0.0, 100 * (1 - made / asked)), "%")
+    return out
 
 
 def smaps(text):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """bench/RESULTS.md: goals beside figures, and the tables."""
-from . import workloads
+from . import parse, workloads
 from .goals import MIB, Evaluation
 from .results import NATIVE, TCG, label
 
@@ -86,14 +86,12 @@ def boot_table(r):
 
 def counter_table(r):
     """What of --exit-stats is about translations."""
-    out = []
+    rows = []
     for e, counters in r.counters.items():
-        rows = [(k, f"{v:,.10g} {u}".strip()) for k, (v, u) in counters.items()
-                if any(w in k.lower() for w in ("cache", "translat", "block", "link", "superblock",
-                                                "tlb", "indirect", "code"))]
-        out += [f"{label(e)}:", "",
-                table(["counter", "value"], rows) if rows else "no counters (n/a)", ""]
-    return "\n".join(out).rstrip() or None
+        found = parse.translator(counters)
+        rows += [(f"{label(e)}: {k}", f"{v:,.6g} {u}".strip() if u else f"{v:,.0f}")
+                 for k, (v, u) in found.items()] or [(f"{label(e)}: code cache", "n/a")]
+    return table(["counter", "value"], rows) if rows else None
 
 
 HOW = """\

@@ -80,10 +80,17 @@ def other_output():
     equal(parse.nano(lines("nano in 1 0\nnano-trap 13 0")), ({}, {}, False), "nano's death")
     equal(parse.nano_hz(lines("nano callret 1 1\nnano-hz 2000")), 2000, "rate of the TSC")
     got = parse.exit_stats("exit reason   count  time ms\npio-in   44   0.5  11\n"
-                           "code cache used: 12.5 MiB of 64\nhit rate      99.5 %\n"
-                           "  exception #PF    7\nringer: error 7x: bad\n")
+                           "  exception #PF    7\nringer: error 7x: bad\n"
+                           "code cache: 22 of 49152 KiB, 3 pages, 35 units\n"
+                           "  units translated       10\n  direct exits taken   200\n"
+                           "  indirect look-ups   300\nhit rate      99.5 %\n")
     equal(got.get("pio-in"), (44.0, ""), "exit count")
-    equal(got.get("code cache used"), (12.5, "MiB"), "a counter with a unit")
+    equal((got.get("code cache used"), got.get("code cache size")),
+          ((22.0, "KiB"), (49152.0, "KiB")), "the code cache")
+    about = parse.translator(got)
+    check("pio-in" not in about and about["indirect look-ups"][0] == 300, f"translations: {about}")
+    equal(about["found in the cache, of exits and look-ups"], (98.0, "%"), "hit rate")
+    equal(parse.translator({"pio-in": (4.0, "")}), {}, "no code cache")
     equal(got.get("hit rate"), (99.5, "%"), "a counter in percent")
     equal(got.get("exception #PF"), (7.0, ""), "an exception's count")
     text = """\
@@ -129,7 +136,7 @@ def invented(engine=1.5, tcg=10.0, rounds_=2):
             r.boots[(t, "bzImage")] = [0.1 * x]
             r.memory[t] = (int(20 * x) << 20, 90 << 20)
     r.samples = {k: v for k, v in r.samples.items() if k[0] != NATIVE or k[1] != "in"}
-    r.counters["bt"] = {"code cache": (12.0, "MiB")}
+    r.counters = {"bt": {"code cache used": (12.0, "MiB")}, "interp": {"decode": (3.0, "")}}
     r.hz = 2_000_000_000
     return r
 
