@@ -465,6 +465,8 @@ static bool find_memory(struct xlate *x, struct gi *g)
 		if (!x->code64 &&
 		    (o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS))
 			return false; /* limits */
+		if (!x->code64 && o->mem.segment == ZYDIS_REGISTER_CS && g->mem_write)
+			return false; /* #GP */
 		if (g->i.address_width == 16 || o->mem.base == ZYDIS_REGISTER_EIP)
 			return false;
 	}
