@@ -13,11 +13,35 @@
 #include "engine/interp/interp.h"
 
 #define MAX_STEPS  200000u
-#define MAX_AFTER  20000u /* a first meeting where registers differ */
-#define MEM_EVERY  1024u  /* boundaries */
+#define MAX_PIECES 10000000u /* of repeated string instructions, besides */
+#define MAX_AFTER  20000u    /* a first meeting where registers differ */
+#define MEM_EVERY  1024u     /* boundaries */
 #define FULL_EVERY (10ull * 1000 * 1000)
 
 enum follow { FOLLOW_SAME, FOLLOW_LOST, FOLLOW_RAISED, FOLLOW_INPUT };
+
+/* PUSHF of a supervisor, and SYSCALL, put flags into an image that hardly anybody looks at for a
+ * result; the translator does not keep dead ones for that. What it has put there is an input.
+ * Should they be read otherwise, that is seen behind the instruction. */
+static void take_image(struct lockstep *ls)
+{
+	const struct x86_cpu *p = ls->p;
+	struct x86_cpu *s = ls->s;
+	u64 flags = p->aflags & AFLAGS;
+	bool pushf = s->cpl < 3 && p->rip - s->rip - 1 < 2;
+	u8 b[2];
+
+	if (!pushf && !(s->cpl == 3 && p->rip == p->lstar))
+		return;
+	if (mmu_debug_rw(s, s->rip + s->segbase[CS], b, sizeof(b), false) < 0)
+		return;
+	if (!pushf && b[0] == 0x0f && b[1] == 0x05)
+		flags = p->gpr[R11] & AFLAGS;
+	else if (!pushf || b[p->rip - s->rip - 1] != 0x9c)
+		return;
+	ls->flags_taken += (s->aflags & AFLAGS) != flags;
+	s->aflags = flags;
+}
 
 /* One instruction of the shadow, or a piece of a repeated one. true: it raised. */
 static bool step(struct lockstep *ls)
@@ -26,18 +50,31 @@ static bool step(struct lockstep *ls)
 	struct ls_step *t = &ls->trail[ls->nr_trail++ % LS_TRAIL];
 	int raised;
 
+	take_image(ls);
 	memcpy(t->gpr, s->gpr, sizeof(t->gpr));
 	t->rip = s->rip;
 	t->aflags = s->aflags;
 	s->irq_shadow = s->shadow_db = false;
 	s->sflags &= ~X86_RFLAGS_RF;
-	/* Repeated string instructions come back after each piece. */
-	s->code_written = true;
+	/* Repeated string instructions come back after each piece when the vCPU may be between
+	 * two of them. */
+	s->code_written = s->rip == ls->p->rip;
 	raised = interp_step(s);
 	x86_fpu_put(s); /* what is here may use vector registers */
 	s->vcpu->state = VCPU_RUNNING;
 	ls->insns += !raised;
 	return raised;
+}
+
+/* The first time that the shadow is at the vCPU's RIP is what a report tells of. */
+static void note_near(struct lockstep *ls)
+{
+	if (ls->near_trail)
+		return;
+	memcpy(ls->near, ls->s, offsetof(struct x86_cpu, tlbs));
+	memcpy(ls->near->xsave, ls->s->xsave, sizeof(ls->near->xsave));
+	memcpy(ls->near_steps, ls->trail, sizeof(ls->near_steps));
+	ls->near_trail = ls->nr_trail;
 }
 
 /* Same place, all inputs used, same registers? Notes the first time that it is not so. */
@@ -49,24 +86,27 @@ static bool met(struct lockstep *ls)
 	if (likely(ls_queue_empty(&ls->queue) &&
 	           ls_state_equal(ls->p, ls->s, !(ls->boundaries % 64))))
 		return true;
-	if (!ls->near_trail) {
-		memcpy(ls->near, ls->s, offsetof(struct x86_cpu, tlbs));
-		memcpy(ls->near->xsave, ls->s->xsave, sizeof(ls->near->xsave));
-		memcpy(ls->near_steps, ls->trail, sizeof(ls->near_steps));
-		ls->near_trail = ls->nr_trail;
-	}
+	note_near(ls);
 	return false;
 }
 
 /* Step until both are the same: at least once if `must`. */
 static enum follow follow(struct lockstep *ls, bool must, u32 *steps)
 {
+	u32 pieces = 0;
+
 	ls->near_trail = 0;
-	for (*steps = 0; *steps < (ls->near_trail ? MAX_AFTER : MAX_STEPS); ++*steps) {
-		if ((*steps || !must) && met(ls))
+	for (*steps = 0; *steps < (ls->near_trail ? MAX_AFTER : MAX_STEPS);) {
+		u64 rip = ls->s->rip;
+
+		if ((*steps || pieces || !must) && met(ls))
 			return FOLLOW_SAME;
 		if (step(ls))
 			return FOLLOW_RAISED;
+		if (rip == ls->s->rip && pieces < MAX_PIECES)
+			pieces++;
+		else
+			++*steps;
 		if (unlikely(ls->input_failed))
 			return FOLLOW_INPUT;
 	}
@@ -221,11 +261,16 @@ static bool same_event(const struct x86_event *a, const struct x86_event *b)
 static enum follow follow_event(struct lockstep *ls, const struct x86_event *ev)
 {
 	const bool outside = from_outside(ev);
+	u32 pieces = 0;
 
 	ls->near_trail = 0;
-	for (u32 n = 0; n < MAX_STEPS; n++) {
+	for (u32 n = 0; n < (ls->near_trail ? MAX_AFTER : MAX_STEPS);) {
+		u64 rip = ls->s->rip;
+
 		if (outside && met(ls))
 			return FOLLOW_SAME;
+		if (rip == ls->p->rip && n)
+			note_near(ls);
 		if (step(ls)) {
 			ls_input_settle(ls);
 			if (ls->s->rip == ls->p->rip && same_event(ev, &ls->s->ev) && met(ls))
@@ -234,6 +279,7 @@ static enum follow follow_event(struct lockstep *ls, const struct x86_event *ev)
 		}
 		if (unlikely(ls->input_failed))
 			return FOLLOW_INPUT;
+		n += rip != ls->s->rip || pieces++ >= MAX_PIECES;
 	}
 	return FOLLOW_LOST;
 }
@@ -253,7 +299,7 @@ static void complain_event(struct lockstep *ls, const struct x86_event *ev, enum
 		          "%#llx",
 		          text, (unsigned long long)ls->p->rip, sev->vector, sev->type, sev->err,
 		          (unsigned long long)sev->cr2, (unsigned long long)ls->s->rip);
-	} else if (how == FOLLOW_LOST && !ls->near_trail) {
+	} else if (how == FOLLOW_LOST && !from_outside(ev)) {
 		ls_differ(ls, "%s at %#llx; interp does not", text, (unsigned long long)ls->p->rip);
 	} else {
 		complain(ls, how, text);

@@ -296,7 +296,10 @@ static u64 scan_flags(struct x86_cpu *s, u64 rip)
 		}
 		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, buf, len, &i, o)))
 			break;
-		if (i.cpu_flags) {
+		/* Images of flags: take_image() in lockstep.c. */
+		if (i.cpu_flags && i.meta.category != ZYDIS_CATEGORY_SYSCALL &&
+		    !(i.mnemonic >= ZYDIS_MNEMONIC_PUSHF && i.mnemonic <= ZYDIS_MNEMONIC_PUSHFQ &&
+		      s->cpl < 3)) {
 			const ZydisAccessedFlags *f = i.cpu_flags;
 
 			read |= f->tested & AFLAGS & ~gone;

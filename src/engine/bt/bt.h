@@ -114,9 +114,12 @@ enum bt_leave {                  /* why translated code came back to the run loo
 	        BT_LEAVE_FAULT,  /* host fault at bt->fault_pc: bt->fault_vector, or SMC */
 };
 
+#define BT_ATTN_STEP 2u
+
 struct bt_cpu {
 	/* Translated code and stubs use these by offset. */
-	u32 attn; /* not 0: come out at the next poll. Set by anyone, cleared by the run loop */
+	u32 attn; /* not 0: come out at the next poll. Set by anyone, cleared by the run loop .
+	             BT_ATTN_STEP: the run loop wants every poll to come out */
 	u32 exit; /* BT_LEAVE_EXIT */
 	u64 save[BT_NR_SAVE]; /* scratch of one guest instruction's code */
 	u32 source;           /* the latest indirect branch or return: BT_SOURCE(), or BT_NONE */
@@ -139,6 +142,7 @@ struct bt_cpu {
 	u32 site_log_n[2];  /* [0] supervisor, [1] user and SMAP-open classes; > BT_SITE_LOG: all */
 	u32 site_log[2][BT_SITE_LOG]; /* byte offsets of slots from struct x86_cpu */
 	u64 pauses;
+	u64 progress;   /* with c->inputs: moves when instructions were executed */
 	u64 shadow_rip; /* c->irq_shadow counts only here (helpers.h) */
 	u64 stat[16];   /* enum bt_stat */
 	/* The runtime's. */
@@ -222,6 +226,7 @@ struct bt_entry { /* a guest instruction at which a unit can be entered */
 	u8 reads;    /* the same, without what cannot be seen */
 	u32 unit;
 	u32 body;     /* cache offset: pb[page] is right, flags in EFLAGS */
+	u32 start;    /* likewise, behind its poll: the run loop's way in, which has just looked */
 	u32 indirect; /* cache offset: BT_T0 is the target's virtual address; checks it */
 	u32 hash_next;
 };

@@ -565,6 +565,11 @@ static void classify(struct xlate *x, struct gi *g)
 			g->kind = GI_LEA;
 		return;
 	}
+	if (unlikely(x->c->inputs) &&
+	    (g->i.mnemonic == ZYDIS_MNEMONIC_RDRAND || g->i.mnemonic == ZYDIS_MNEMONIC_RDSEED)) {
+		as_interp(g); /* which records them */
+		return;
+	}
 	if (!bt_insn_info(&g->info, x->feat, &g->i, g->o) || g->info.special || g->info.bitstr ||
 	    !available(x, g) || !find_memory(x, g) || !homeless_ok(g)) {
 		if (g->info.nop) {

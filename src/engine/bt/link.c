@@ -13,7 +13,8 @@ void bt_link(struct bt_cpu *b, u32 exit, u32 entry)
 	const struct bt_exit *e = &bt->exits[exit];
 	const struct bt_entry *t = &bt->entries[entry];
 	s64 dist = (s64)(b->pb[t->page] - b->pb[e->page]);
-	u32 target = t->body, rel;
+	/* From a failed check to its variant nothing is executed, so nothing need be polled. */
+	u32 target = e->mode & BTM_SINGLE ? t->start : t->body, rel;
 
 	if (!e->patch || l->entry == entry + 1 || l->times == MAX_LINKS)
 		return;

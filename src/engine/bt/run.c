@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "cpu/x86/inputs.h"
 #include "engine/bt/helpers.h"
 #include "engine/bt/runtime.h"
 #include "engine/interp/interp.h"
@@ -92,6 +93,7 @@ void bt_interp_one(struct bt_cpu *b)
 	struct x86_cpu *c = b->c;
 
 	b->stat[BT_STAT_INTERP]++;
+	b->progress++;
 	c->code_written = false;
 	c->irq_shadow = c->shadow_db = false;
 	interp_exec(c, true);
@@ -364,6 +366,7 @@ static void run_unit(struct bt_cpu *b, u32 mode, u32 entry, struct way *way)
 	struct x86_cpu *c = b->c;
 	const struct bt_entry *t = &bt->entries[entry];
 	enum bt_leave why;
+	u64 from;
 
 	if (mode != b->mode)
 		change_mode(b, mode);
@@ -374,7 +377,10 @@ static void run_unit(struct bt_cpu *b, u32 mode, u32 entry, struct way *way)
 	*way = (struct way){0};
 	if (!c->fpu_live)
 		x86_fpu_get(c);
-	why = (enum bt_leave)bt_priv_of(bt)->enter(c, (uintptr_t)bt->cache.rx + t->body);
+	if (unlikely(c->inputs))
+		__atomic_fetch_or(&b->attn, BT_ATTN_STEP, __ATOMIC_SEQ_CST);
+	from = c->rip;
+	why = (enum bt_leave)bt_priv_of(bt)->enter(c, (uintptr_t)bt->cache.rx + t->start);
 	switch (why) {
 	case BT_LEAVE_EXIT:
 		b->stat[BT_STAT_EXITS]++;
@@ -392,6 +398,8 @@ static void run_unit(struct bt_cpu *b, u32 mode, u32 entry, struct way *way)
 		host_fault(b);
 		break;
 	}
+	/* A merged check at the first instruction failed: nothing was executed. */
+	b->progress += !(way->single && c->rip == from);
 	c->code_written = false;
 	bt_shadow_settle(c);
 }
@@ -405,7 +413,9 @@ static void run_code(struct bt_cpu *b, struct way *way)
 	u32 mode = bt_mode(c), n;
 
 	if (unlikely(!mode)) {
+		c->code_written = c->inputs; /* then it comes back after each block */
 		interp_exec(c, false);
+		b->progress++;
 		c->code_written = false;
 		return;
 	}
@@ -429,6 +439,10 @@ static enum vcpu_stop loop(struct bt_cpu *b)
 	struct way way = {0};
 
 	for (;;) {
+		if (unlikely(c->inputs)) {
+			__atomic_fetch_and(&b->attn, ~BT_ATTN_STEP, __ATOMIC_SEQ_CST);
+			x86_inputs_boundary(c, b->progress);
+		}
 		if (attention(b)) {
 			__atomic_exchange_n(&b->attn, 0, __ATOMIC_SEQ_CST);
 			bt_safe_point(b);
@@ -443,6 +457,7 @@ static enum vcpu_stop loop(struct bt_cpu *b)
 			return STOP_SHUTDOWN;
 		if (unlikely(c->step || c->irq_shadow || (c->sflags & X86_RFLAGS_RF))) {
 			way_forget(&way);
+			b->progress++;
 			if (interp_run_one(c))
 				return STOP_DEBUG;
 		} else {

@@ -258,9 +258,6 @@ static void emit_call(struct xlate *x, unsigned n)
 {
 	const struct gi *g = &x->gi[n];
 
-	/* Before anything is pushed: an exit to the call itself. */
-	if (g->target <= (s32)g->off)
-		emit_poll(x, new_exit(x, g->off), g->live);
 	emit_push_return(x, n);
 	emit_exit_insn(x, new_exit(x, g->target), 16);
 	emit_landing(x, n);
@@ -374,6 +371,7 @@ static void add_entry(struct xlate *x, const struct gi *g, u32 indirect)
 	                           .reads = g->reads,
 	                           .unit = x->unit,
 	                           .body = g->host,
+	                           .start = g->start,
 	                           .indirect = indirect};
 
 	if (bt_entry_add(x->bt, &e) == BT_NONE)
@@ -458,6 +456,10 @@ static void emit_body(struct xlate *x)
 			x->t1_group = -1;
 		if (g->label && label_polls(g))
 			emit_poll(x, new_exit(x, g->off), false);
+		/* Before anything is pushed: an exit to the call itself. */
+		if (g->kind == GI_CALL && g->target <= (s32)g->off)
+			emit_poll(x, new_exit(x, g->off), g->live);
+		g->start = as_here(&x->a);
 		for (unsigned i = 0; i < x->nr_groups; i++)
 			if (x->groups[i].at == n)
 				emit_group_check(x, i, n);
