@@ -297,6 +297,9 @@ enum bt_stub {
 #define BT_MISS_ALIGNED           (1u << 28) /* #GP(0) unless aligned to its size comes first */
 /* x87: a pending exception comes first (#MF) */
 #define BT_MISS_WAITS (1u << 27)
+/* It transfers control: what lies behind it in the code is no place to go on, even when the guest
+ * goes to the instruction that follows. */
+#define BT_MISS_JUMPS (1u << 26)
 /* off: guest offset in page; len: of the instruction; size: bytes accessed, 1..64 (wider: 0) */
 #define BT_MISS2(off, len, size) ((u32)(off) | (u32)(len) << 12 | (u32)(size) << 16)
 

@@ -318,6 +318,8 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 {
 	const struct gi *g = &x->gi[k->insn];
 	bool write = k->cls & 1;
+	bool jumps = g->kind == GI_JMP_IND || g->kind == GI_CALL_IND || g->kind == GI_CALL ||
+	             g->kind == GI_RET;
 
 	as_patch(&x->a, k->from, as_here(&x->a));
 	if (!k->form_b)
@@ -328,7 +330,8 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 	emit_word(x, BT_MISS1(x->page, (k->saved ? BT_MISS_FLAGS : 0) |
 	                                       (k->eflags ? BT_MISS_EFLAGS : 0) |
 	                                       (g->info.aligned ? BT_MISS_ALIGNED : 0) |
-	                              (g->info.x87_wait ? BT_MISS_WAITS : 0)));
+	                                       (g->info.x87_wait ? BT_MISS_WAITS : 0) |
+	                                       (jumps ? BT_MISS_JUMPS : 0)));
 	emit_word(x, BT_MISS2(g->off, g->len, k->size > 64 ? 0 : k->size));
 	as_jmp(&x->a, k->back);
 	if (x->nr_fix == ARRAY_SIZE(x->fix)) {

@@ -204,6 +204,10 @@ int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 			x86_fpu_get(c);
 		return 0;
 	}
+	if (one & BT_MISS_JUMPS) {
+		bt_interp_one(b);
+		return 2;
+	}
 	return step_over(b, mode, c->next_rip, seen);
 }
 
