@@ -381,7 +381,7 @@ def options():
     ap.add_argument("--engine", default="auto", choices=["auto", *PATIENCE],
                     help="an engine of ringer, or tcg: QEMU's, to compare with")
     ap.add_argument("-c", dest="cpus", type=int, default=1, metavar="N", help="virtual processors")
-    ap.add_argument("--only", default="", metavar="PROGRAM,...", help="of " + " ".join(PROGS))
+    ap.add_argument("--only", default="", metavar="PROGRAM,...", help="of " + " ".join(PROGS) + "; gcc is all of gcc-*")
     ap.add_argument("--quick", action="store_true", help="one program of each kind")
     ap.add_argument("--full", action="store_true", help="all (also when RINGER_FULL is set)")
     ap.add_argument("--append", default="", metavar="TEXT", help="more for the kernel's command line")
@@ -392,12 +392,14 @@ def options():
 
 
 def chosen(opts):
-    only = [n for n in opts.only.split(",") if n]
-    for n in only:
-        if not any(p == n or p.startswith(n + "-") for p in PROGS):
-            sys.exit(f"progs_test.py: no program {n}: there are {' '.join(PROGS)}")
-    if only:
-        return [p for p in PROGS if any(p == n or p.startswith(n + "-") for n in only)]
+    names = []
+    for each in [n for n in opts.only.split(",") if n]:
+        found = [each] if each in PROGS else [p for p in PROGS if p.startswith(each + "-")]
+        if not found:
+            sys.exit(f"progs_test.py: no program {each}: there are {' '.join(PROGS)}")
+        names += found
+    if names:
+        return names
     if opts.quick or not (opts.full or os.environ.get("RINGER_FULL")):
         return [p for p in PROGS if PROGS[p].quick]
     return [p for p in PROGS if p != "gcc-one"]  # O0 to O3 hold what it has
