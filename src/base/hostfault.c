@@ -124,13 +124,15 @@ int hostfault_set(hostfault_fn *fn, void *arg)
 	if (sigaltstack(NULL, &cur))
 		return -errno;
 	h = head_of(&cur);
-	if (!h) {
-		err = signals_install();
-		if (!err)
-			err = head_make(&h);
-		if (err)
-			return err;
-	}
+	for (unsigned i = 0; h && i < MAX_FNS; i++)
+		if (h->h[i].fn == fn && h->h[i].arg == arg)
+			return 0;
+	/* Others may have put theirs in front since the thread's first one. */
+	err = signals_install();
+	if (!err && !h)
+		err = head_make(&h);
+	if (err)
+		return err;
 	for (int i = MAX_FNS - 1; i >= 0; i--) {
 		if (h->h[i].fn == fn) {
 			h->h[i].arg = arg;

@@ -78,6 +78,7 @@ static void vcpu_fini(struct vcpu *v)
 
 	c->tlb_flushed = NULL;
 	c->tlb_page_flushed = NULL;
+	hostfault_clear(bt_host_fault, bt_of(c)); /* tests run on this thread */
 	bt_cpu_destroy(bt_of(c));
 	interp_detach(c);
 	v->engine_state = NULL;

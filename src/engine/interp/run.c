@@ -574,6 +574,7 @@ void interp_detach(struct x86_cpu *c)
 
 	if (!in)
 		return;
+	native_thread_exit(in->native); /* tests run on this thread */
 	native_destroy(in->native);
 	munmap(in->arena, in->arena_size);
 	free(in);
