@@ -12,9 +12,9 @@
 
 #include "engine/interp/interp.h"
 
-#define MAX_STEPS  200000u
+#define MAX_STEPS  2000000u
 #define MAX_PIECES 10000000u /* of repeated string instructions, besides */
-#define MAX_AFTER  20000u    /* a first meeting where registers differ */
+#define MAX_AFTER  1000000u  /* a first meeting where registers differ: a recursion may return */
 #define MEM_EVERY  1024u     /* boundaries */
 #define FULL_EVERY (10ull * 1000 * 1000)
 
@@ -44,7 +44,7 @@ static void take_image(struct lockstep *ls)
 }
 
 /* One instruction of the shadow, or a piece of a repeated one. true: it raised. */
-static bool step(struct lockstep *ls)
+static bool step(struct lockstep *ls, bool pieces)
 {
 	struct x86_cpu *s = ls->s;
 	struct ls_step *t = &ls->trail[ls->nr_trail++ % LS_TRAIL];
@@ -56,9 +56,8 @@ static bool step(struct lockstep *ls)
 	t->aflags = s->aflags;
 	s->irq_shadow = s->shadow_db = false;
 	s->sflags &= ~X86_RFLAGS_RF;
-	/* Repeated string instructions come back after each piece when the vCPU may be between
-	 * two of them. */
-	s->code_written = s->rip == ls->p->rip;
+	/* Repeated string instructions then come back after each piece. */
+	s->code_written = pieces;
 	raised = interp_step(s);
 	x86_fpu_put(s); /* what is here may use vector registers */
 	s->vcpu->state = VCPU_RUNNING;
@@ -101,7 +100,8 @@ static enum follow follow(struct lockstep *ls, bool must, u32 *steps)
 
 		if ((*steps || pieces || !must) && met(ls))
 			return FOLLOW_SAME;
-		if (step(ls))
+		/* The vCPU may be between two pieces. */
+		if (step(ls, rip == ls->p->rip))
 			return FOLLOW_RAISED;
 		if (rip == ls->s->rip && pieces < MAX_PIECES)
 			pieces++;
@@ -271,7 +271,7 @@ static enum follow follow_event(struct lockstep *ls, const struct x86_event *ev)
 			return FOLLOW_SAME;
 		if (rip == ls->p->rip && n)
 			note_near(ls);
-		if (step(ls)) {
+		if (step(ls, outside && rip == ls->p->rip)) {
 			ls_input_settle(ls);
 			if (ls->s->rip == ls->p->rip && same_event(ev, &ls->s->ev) && met(ls))
 				return FOLLOW_SAME;

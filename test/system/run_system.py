@@ -4,7 +4,8 @@
 
 usage: run_system.py RINGER IMAGE ENGINE [TOPIC[:CASE]...] [-v]
 
-ENGINE is one of Ringer's, or `tcg`: QEMU's, as a second opinion. A case that ends or hangs the guest
+ENGINE is one of Ringer's, with `+lockstep` held against the interpreter, or `tcg`: QEMU's, as a second
+opinion. A case that ends or hangs the guest
 has failed; the guest is started again behind it. With TOPIC:CASE only that case counts.
 """
 import os
@@ -24,8 +25,9 @@ def command(ringer, image, engine, cpus, line):
         return ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "64M", "-smp",
                 str(cpus), "-display", "none", "-nodefaults", "-no-reboot", "-debugcon", "stdio",
                 "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", image, "-append", line]
-    return [ringer, "run", "-q", "--engine", engine, "-m", "64M", "-c", str(cpus), "--console", "none",
-            "--debugcon", "stdio", "--debug-exit", "0xf4", "--no-reboot", "--kernel", image,
+    engine, lockstep = engine.removesuffix("+lockstep"), engine.endswith("+lockstep")
+    return [ringer, "run", "-q", "--engine", engine, *(["--lockstep"] if lockstep else []), "-m", "64M",
+            "-c", str(cpus), "--console", "none", "--debugcon", "stdio", "--debug-exit", "0xf4", "--no-reboot", "--kernel", image,
             "--cmdline", line]
 
 
@@ -141,6 +143,10 @@ def main():
     for name, cpus, count in topics:
         wanted = [c for c in chosen if c.split(":")[0] == name]
         if chosen and not wanted:
+            continue
+        if int(cpus) > 1 and engine.endswith("+lockstep"):
+            res.skipped += int(count)
+            print(f"skip: {name}: {cpus} CPUs, lockstep follows one")
             continue
         began, before = time.monotonic(), (res.passed, res.failed, res.skipped)
         for c in wanted or [name]:
