@@ -242,7 +242,7 @@ static int set_lockstep(struct options *o, const struct option_def *d, const cha
 	u64 n;
 
 	o->lockstep = true;
-	while (arg && *arg) {
+	while (arg) {
 		size_t len = strcspn(arg, ",");
 
 		snprintf(word, sizeof(word), "%.*s", (int)MIN(len, sizeof(word) - 1), arg);
@@ -256,7 +256,7 @@ static int set_lockstep(struct options *o, const struct option_def *d, const cha
 			return bad_value(d, arg,
 			                 "a number of millions of instructions is wanted, exact, "
 			                 "break=K, or several of them with commas between");
-		arg += len + (arg[len] == ',');
+		arg = arg[len] ? arg + len + 1 : NULL;
 	}
 	return 0;
 }

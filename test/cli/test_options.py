@@ -107,6 +107,11 @@ for o in ["--kernel", "--initrd", "--cmdline", "-m", "-c", "--engine", "--consol
 for o in ["--no-reboot", "--exit-stats", "--testdev", "--no-sandbox", "--quiet", "--verbose"]:
     refuses(["run", o + "=1"], "takes no argument", EXAMPLE)
 refuses(["run", "-q", "-v"], "exclude each other")
+for n in ["", "0", "x", "20,", "20,x", "break=0", "-1", "20,exactly"]:
+    refuses(["run", "--lockstep=" + n], "--lockstep", "millions of instructions", EXAMPLE)
+LOCKSTEP = ["run", "--kernel", "/dev/null", "--lockstep=1", "--engine", "interp"]
+refuses([*LOCKSTEP, "-c", "2"], "--lockstep", "one CPU", "-c 1")
+refuses([*LOCKSTEP, "--gdb", "1234"], "--lockstep", "--gdb")
 
 # Help and man page know the same options.
 source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -142,6 +142,15 @@ static void all_options(void **state)
 	assert_true(o.quiet);
 	assert_int_equal(o.ram_size, 2 * GiB);
 
+	assert_false(o.lockstep);
+	assert_int_equal(parse(&o, "--lockstep", "-q", NULL), 0);
+	assert_true(o.lockstep && o.quiet);
+	assert_int_equal(o.lockstep_insns, 0);
+	assert_int_equal(parse(&o, "--lockstep=20,exact,break=7", NULL), 0);
+	assert_int_equal(o.lockstep_insns, 20000000);
+	assert_int_equal(o.lockstep_break, 7);
+	assert_true(o.lockstep_exact);
+
 	/* The last one counts. */
 	assert_int_equal(parse(&o, "-m", "1G", "-m", "2G", "--gdb", "unix:/s", "--gdb", "1", NULL),
 	                 0);
@@ -185,6 +194,8 @@ static void refused(void **state)
 		{"-"},
 		{""},
 		{"-q", "-v"},
+		{"--lockstep=0"},
+		{"--lockstep", "20"},
 	};
 	struct options o;
 
