@@ -129,6 +129,7 @@ struct bt_cpu {
 	u64 ret_sp;           /* return stack while C code runs */
 	u64 ret_top;          /* its empty position */
 	uintptr_t addend;     /* scratch of the stubs */
+	uintptr_t target;     /* where STUB_HELPER goes on after a transfer */
 	/* The stubs' and run loop's. */
 	struct x86_cpu *c;
 	struct bt_vm *vm;
@@ -146,7 +147,8 @@ struct bt_cpu {
 	u64 shadow_rip; /* c->irq_shadow counts only here (helpers.h) */
 	u64 stat[16];   /* enum bt_stat */
 	/* The runtime's. */
-	u64 stub_save[2]; /* guest RAX, RCX in the stubs */
+	struct tlb_entry *set[2]; /* the supervisor's TLB sets: closed, open to user pages */
+	u64 stub_save[2];         /* guest RAX, RCX in the stubs */
 	u32 flushes; /* moves when translations of addresses are dropped: what runs must come out */
 	u32 mode;    /* of the code that runs */
 	u32 home[2]; /* [CPL 3] mode that jc and the return stack belong to */
@@ -161,6 +163,8 @@ struct bt_cpu {
 	u32 nr_entered, nr_global;
 	struct bt_site site[BT_CLASSES][BT_SITES] __attribute__((aligned(64)));
 	uintptr_t jc[2][BT_JC_SIZE]; /* [CPL 3] host address of an indirect entry, or STUB_LOOKUP */
+	u32 jc_entry[2]
+		    [BT_JC_SIZE]; /* the entry in jc, + 1: for C code, which can check it first */
 	u64 pb[BT_MAX_PAGES];
 	u32 entered[BT_MAX_PAGES]; /* lists: ids with pb valid */
 	u8 listed[BT_MAX_PAGES];   /* bit 0: in the list, bit 1: in that of global ones */

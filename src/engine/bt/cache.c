@@ -176,6 +176,8 @@ int bt_cpu_create(struct bt_vm *bt, struct x86_cpu *c)
 	_Static_assert(sizeof(struct bt_cpu) <= X86_ENGINE_AREA, "it lies behind struct x86_cpu");
 	b->c = c;
 	b->vm = bt;
+	b->set[0] = c->tlbs[TLB_SUP];
+	b->set[1] = c->tlbs[TLB_SUP_AC];
 	b->rstack = mmap(NULL, 2 * BT_STACK_STRIDE, PROT_READ | PROT_WRITE,
 	                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (b->rstack == MAP_FAILED) {

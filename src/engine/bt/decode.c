@@ -216,8 +216,7 @@ static bool classify_branch(struct xlate *x, struct gi *g)
 		return true;
 	case ZYDIS_MNEMONIC_RET:
 		g->ends = true;
-		if (g->i.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR ||
-		    g->i.operand_width != word ||
+		if (g->i.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR || g->i.operand_width != word ||
 		    g->o[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 			as_ending(g);
 			return true;
@@ -388,6 +387,31 @@ static bool classify_transfer(struct gi *g)
 	return true;
 }
 
+/* Frequent ones that the kernel's code does in place (emit_sys.c). */
+static void without_call(const struct xlate *x, struct gi *g)
+{
+	switch (g->helper) {
+	case BT_H_CLI:
+		g->kind = GI_CLI;
+		break;
+	case BT_H_STI:
+		g->kind = GI_STI;
+		break;
+	case BT_H_SWAPGS:
+		g->kind = GI_SWAPGS;
+		break;
+	case BT_H_STAC:
+		/* Only where the mode says that access is closed, or open, does it change. */
+		if (g->harg == !(x->mode & BTM_AC)) {
+			g->kind = GI_STAC;
+			g->target = (s32)g->off + g->len;
+		}
+		break;
+	default:
+		break;
+	}
+}
+
 static bool classify_system(struct xlate *x, struct gi *g)
 {
 	unsigned size = g->i.operand_width / 8u;
@@ -396,6 +420,8 @@ static bool classify_system(struct xlate *x, struct gi *g)
 		if (plain[k].mnemonic == g->i.mnemonic) {
 			helper(g, plain[k].helper, plain[k].arg);
 			g->kill = 0;
+			if (x->code64 && !x->user)
+				without_call(x, g);
 			return true;
 		}
 	switch (g->i.mnemonic) {
@@ -638,6 +664,8 @@ static void sweep(struct xlate *x, unsigned off)
 		off += len;
 		if (g->ends && !wanted(x, off))
 			return;
+		if (g->kind == GI_STAC && !wanted(x, off))
+			return;
 		if (x->mode & BTM_SINGLE && (g->kind == GI_JCC || g->kind == GI_CALL ||
 		                             g->kind == GI_CALL_IND || g->kind == GI_JRCXZ))
 			return; /* back to the checked variant as soon as may be */
@@ -677,7 +705,9 @@ static void find_labels(struct xlate *x)
 					x->gi[g->inner].backward = true;
 			}
 		}
-		if ((g->kind == GI_CALL || g->kind == GI_CALL_IND || g->ends) && n + 1 < x->nr)
+		if ((g->kind == GI_CALL || g->kind == GI_CALL_IND || g->kind == GI_STAC ||
+		     g->ends) &&
+		    n + 1 < x->nr)
 			x->gi[n + 1].label = true;
 	}
 }
@@ -791,6 +821,7 @@ static bool flow_backward(struct xlate *x, struct seen last)
 			after = (struct seen){x->gi[n + 1].live, x->gi[n + 1].reads};
 		switch (g->kind) {
 		case GI_JMP:
+		case GI_STAC:
 			after = at_target(x, g);
 			break;
 		case GI_JCC:
@@ -855,7 +886,7 @@ void bt_decode(struct xlate *x, u16 off)
 		struct seen there;
 
 		if ((g->kind != GI_JMP && g->kind != GI_JCC && g->kind != GI_JRCXZ &&
-		     g->kind != GI_CALL) ||
+		     g->kind != GI_CALL && g->kind != GI_STAC) ||
 		    g->inner >= 0)
 			continue;
 		there = peek(x, g->target);
@@ -863,7 +894,7 @@ void bt_decode(struct xlate *x, u16 off)
 		g->there_reads = there.reads;
 	}
 	end = &x->gi[x->nr - 1];
-	if (!end->ends)
+	if (!end->ends && end->kind != GI_STAC)
 		last = peek(x, end->off + end->len);
 	x->last = x->bt->strict_flags[x->user] ? last.live : last.reads;
 	while (flow_backward(x, last))

@@ -177,7 +177,7 @@ void bt_sites_drop_write(struct bt_cpu *b, u64 ram_page)
 
 /* ---- the jump cache ---- */
 
-void bt_jc_set(struct bt_cpu *b, bool user, u64 target, uintptr_t host)
+void bt_jc_set(struct bt_cpu *b, bool user, u64 target, u32 entry)
 {
 	u16 i = (u16)target;
 
@@ -186,7 +186,8 @@ void bt_jc_set(struct bt_cpu *b, bool user, u64 target, uintptr_t host)
 			b->jc_log[user][b->jc_log_n[user]] = i;
 		b->jc_log_n[user]++;
 	}
-	b->jc[user][i] = host;
+	b->jc[user][i] = (uintptr_t)b->vm->cache.rx + b->vm->entries[entry].indirect;
+	b->jc_entry[user][i] = entry + 1;
 }
 
 void bt_jc_reset(struct bt_cpu *b, bool user)
@@ -194,11 +195,15 @@ void bt_jc_reset(struct bt_cpu *b, bool user)
 	const uintptr_t none = b->vm->stub[STUB_LOOKUP];
 
 	if (b->jc_log_n[user] <= BT_JC_LOG)
-		for (u32 i = 0; i < b->jc_log_n[user]; i++)
+		for (u32 i = 0; i < b->jc_log_n[user]; i++) {
 			b->jc[user][b->jc_log[user][i]] = none;
+			b->jc_entry[user][b->jc_log[user][i]] = 0;
+		}
 	else
-		for (u32 i = 0; i < BT_JC_SIZE; i++)
+		for (u32 i = 0; i < BT_JC_SIZE; i++) {
 			b->jc[user][i] = none;
+			b->jc_entry[user][i] = 0;
+		}
 	b->jc_log_n[user] = 0;
 }
 

@@ -306,7 +306,8 @@ void bt_find_groups(struct xlate *x)
 		memcpy(s->before[n - s->start], s->reg, sizeof(s->reg));
 		accesses(s, n);
 		effects(s, g);
-		if (g->kind == GI_HELPER || g->kind == GI_CALL || g->kind == GI_CALL_IND || g->ends)
+		if (g->kind == GI_HELPER || g->kind == GI_STAC || g->kind == GI_CALL ||
+		    g->kind == GI_CALL_IND || g->ends)
 			close_stretch(s, n + 1);
 	}
 	close_stretch(s, x->nr);

@@ -111,6 +111,41 @@ static bool attention(const struct bt_cpu *b)
 
 /* ---- what stubs call ---- */
 
+/* Control goes on at c->rip, perhaps in another mode. Where nothing else is to be looked at, what
+ * is in the jump cache is checked here, where flags are safe, and entered without the run loop: 2.
+ */
+static int transfer(struct bt_cpu *b, unsigned helper)
+{
+	const u64 may = BIT(BT_H_SYSCALL) | BIT(BT_H_SYSRET) | BIT(BT_H_IRET) | BIT(BT_H_POPF) |
+	                BIT(BT_H_WRMSR) | BIT(BT_H_MOV_TO_CR) | BIT(BT_H_INVLPG) | BIT(BT_H_STI) |
+	                BIT(BT_H_INTERP);
+	struct x86_cpu *c = b->c;
+	struct vcpu *v = c->vcpu;
+	const struct bt_entry *t;
+	u32 mode, e;
+
+	bt_shadow_settle(c);
+	if (!(may >> helper & 1) || attention(b) || v->req || c->step || c->irq_shadow ||
+	    c->code_written || (c->sflags & X86_RFLAGS_RF) || v->state != VCPU_RUNNING ||
+	    interp_hlt_seen(c))
+		return 1;
+	mode = bt_mode(c);
+	if (!mode || is_open(c, mode))
+		return 1;
+	if (mode != b->mode)
+		change_mode(b, mode);
+	if (unlikely(!c->fpu_live))
+		x86_fpu_get(c);
+	e = b->jc_entry[!!(mode & BTM_USER)][(u16)c->rip];
+	if (!e)
+		return 1;
+	t = &b->vm->entries[e - 1];
+	if (b->pb[t->page] + t->off != c->rip)
+		return 1;
+	b->target = (uintptr_t)b->vm->cache.rx + t->body;
+	return 2;
+}
+
 int bt_helper_call(struct x86_cpu *c, u64 rip, u32 arg)
 {
 	struct bt_cpu *b = bt_of(c);
@@ -122,7 +157,7 @@ int bt_helper_call(struct x86_cpu *c, u64 rip, u32 arg)
 		c->next_rip = (u32)c->next_rip;
 	if (bt_helpers[arg & 0xff](c, arg >> 12)) {
 		b->source = BT_NONE;
-		return 1;
+		return transfer(b, arg & 0xff);
 	}
 	if (attention(b) || b->flushes != seen || unlikely(c->code_written)) {
 		b->source = BT_NONE;
@@ -377,7 +412,7 @@ static void run_unit(struct bt_cpu *b, u32 mode, u32 entry, struct way *way)
 	if (way->exit && (bt->exits[way->exit].mode & BTM_PAGE_MASK) == mode)
 		bt_link(b, way->exit, entry);
 	else if (way->lookup && !is_open(c, mode))
-		bt_jc_set(b, mode & BTM_USER, c->rip, (uintptr_t)bt->cache.rx + t->indirect);
+		bt_jc_set(b, mode & BTM_USER, c->rip, entry);
 	*way = (struct way){0};
 	if (!c->fpu_live)
 		x86_fpu_get(c);

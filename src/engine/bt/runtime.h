@@ -111,7 +111,7 @@ void bt_pb_reset(struct bt_cpu *b);
 void bt_site_fill(struct bt_cpu *b, u32 slot, gva_t page, uintptr_t addend, bool global);
 /* No site may write to this RAM page. */
 void bt_sites_drop_write(struct bt_cpu *b, u64 ram_page);
-void bt_jc_set(struct bt_cpu *b, bool user, u64 target, uintptr_t host);
+void bt_jc_set(struct bt_cpu *b, bool user, u64 target, u32 entry);
 void bt_jc_reset(struct bt_cpu *b, bool user);
 void bt_tlb_flushed(struct x86_cpu *c, bool global_too);
 void bt_tlb_page_flushed(struct x86_cpu *c, gva_t page);

@@ -198,7 +198,7 @@ static void return_to_code(struct bt_asm *a)
 static void make_helper(struct stubs *s)
 {
 	struct bt_asm *a = &s->a;
-	u32 stay;
+	u32 stay, jump;
 
 	begin(s, STUB_HELPER);
 	save_regs(a);
@@ -209,11 +209,18 @@ static void make_helper(struct stubs *s)
 	call_c(a, (uintptr_t)bt_helper_call);
 	as_rr(a, false, 0x85, RAX, RAX); /* test eax, eax */
 	stay = as_jcc(a, CC_E, 0);
+	as_alu_i(a, false, 7, RAX, 1); /* cmp */
+	jump = as_jcc(a, CC_A, 0);
 	leave_with(s, BT_LEAVE_LOOKUP);
 	as_patch(a, stay, as_here(a));
 	load_flags(a);
 	load_regs(a);
 	return_to_code(a);
+
+	as_patch(a, jump, as_here(a)); /* 2 */
+	load_flags(a);
+	load_regs(a);
+	as_gs(a, false, 0xff, 4, BT_GS(target)); /* jmp */
 }
 
 /* ---- misses ---- */

@@ -67,7 +67,7 @@ void emit_exit_insn(struct xlate *x, u32 exit, int cc)
 /* ---- polls ---- */
 
 /* To the exit's cold code when attn is set. */
-static void emit_poll(struct xlate *x, u32 exit, bool live)
+void emit_poll(struct xlate *x, u32 exit, bool live)
 {
 	struct bt_asm *a = &x->a;
 	u32 ok;
@@ -337,6 +337,12 @@ static void emit_one(struct xlate *x, unsigned n)
 	case GI_RET:
 		emit_ret(x, n);
 		break;
+	case GI_CLI:
+	case GI_STI:
+	case GI_SWAPGS:
+	case GI_STAC:
+		emit_system(x, n);
+		break;
 	default:
 		emit_insn(x, n);
 	}
@@ -416,6 +422,9 @@ static void emit_cold(struct xlate *x)
 		case COLD_GROUP:
 			emit_cold_group(x, k);
 			break;
+		case COLD_HELPER:
+			emit_cold_helper(x, k);
+			break;
 		case COLD_RET_MISS:
 			as_patch(a, k->from, as_here(a));
 			as_add_gs(a, BT_T0, BT_GS_PB(x->page));
@@ -442,7 +451,8 @@ static void apply_fixups(struct xlate *x, u32 end)
 
 static bool falls_through(const struct gi *g)
 {
-	return g->kind != GI_JMP && g->kind != GI_RET && g->kind != GI_JMP_IND;
+	return g->kind != GI_JMP && g->kind != GI_RET && g->kind != GI_JMP_IND &&
+	       g->kind != GI_STAC;
 }
 
 static void emit_body(struct xlate *x)

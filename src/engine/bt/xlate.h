@@ -25,6 +25,10 @@ enum gi_kind {
 	GI_RET,
 	GI_JMP_IND,
 	GI_CALL_IND,
+	GI_CLI, /* these have a helper too, for when flags are live */
+	GI_STI,
+	GI_SWAPGS,
+	GI_STAC,   /* harg 1 STAC, 0 CLAC: goes on in another mode */
 	GI_HELPER, /* helper, harg; ends: never goes on behind itself */
 };
 
@@ -61,7 +65,7 @@ struct fixup { /* a rel32 that jumps to an instruction of the unit */
 	u16 insn;
 };
 
-enum cold_kind { COLD_MISS, COLD_EXIT, COLD_GROUP, COLD_RET_MISS };
+enum cold_kind { COLD_MISS, COLD_EXIT, COLD_GROUP, COLD_RET_MISS, COLD_HELPER };
 
 struct cold {
 	u8 kind;
@@ -154,7 +158,11 @@ void emit_cold_miss(struct xlate *x, const struct cold *k);
 /* ---- emit_insn.c ---- */
 void emit_insn(struct xlate *x, unsigned n);
 void emit_helper(struct xlate *x, const struct gi *g, unsigned helper, u32 arg);
+/* ---- emit_sys.c: system instructions without a call ---- */
+void emit_system(struct xlate *x, unsigned n);
+void emit_cold_helper(struct xlate *x, const struct cold *k);
 /* ---- xlate.c: control flow ---- */
+void emit_poll(struct xlate *x, u32 exit, bool live);
 void emit_exit(struct xlate *x, unsigned n, s32 rel, int cc); /* cc < 0: jmp */
 u32 new_exit(struct xlate *x, s32 rel);
 void emit_exit_insn(struct xlate *x, u32 exit, int cc);

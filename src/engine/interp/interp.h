@@ -45,5 +45,6 @@ void interp_exec(struct x86_cpu *c, bool one);
 void interp_deliver_raised(struct x86_cpu *c);
 /* HLT was executed since the last call. */
 bool interp_take_hlt(struct x86_cpu *c);
+bool interp_hlt_seen(const struct x86_cpu *c);
 /* A triple fault happened since interp_enter(). */
 bool interp_shut_down(const struct x86_cpu *c);

@@ -475,6 +475,11 @@ void interp_exec(struct x86_cpu *c, bool one)
 		enter(in, c, b);
 }
 
+bool interp_hlt_seen(const struct x86_cpu *c)
+{
+	return c->interp->stop_hlt;
+}
+
 bool interp_take_hlt(struct x86_cpu *c)
 {
 	struct interp *in = interp_of(c);
