@@ -530,6 +530,25 @@ static void check_entry(struct machine *m, unsigned set, unsigned i, bool untouc
 	}
 }
 
+/* The second level: only RAM, and while the tables are those of the start, what they say. */
+static void check_second(struct machine *m, bool untouched)
+{
+	struct x86_cpu *c = m->c;
+	u32 own = c->pcid_space[c->cr4 & CR4_PCIDE ? c->cr3 & 0xfff : 0];
+
+	for (unsigned i = 0; i < STLB_SIZE; i++) {
+		const struct stlb_entry *e = &c->stlb[i];
+		gpa_t gpa;
+
+		MUST(e->page < m->vm.pmap->ram_size >> PAGE_SHIFT);
+		if (!untouched || !e->space || (e->space != own && e->space != c->space_global))
+			continue;
+		MUST(is_canonical(e->tag & PAGE_MASK));
+		MUST(mmu_probe(c, e->tag & PAGE_MASK, &gpa));
+		MUST(gpa == pmap_gpa(e->page));
+	}
+}
+
 static void check_tlb(struct machine *m, bool all)
 {
 	struct x86_cpu *c = m->c;
@@ -549,6 +568,7 @@ static void check_tlb(struct machine *m, bool all)
 		for (unsigned s = 0; s < TLB_SETS; s++)
 			for (unsigned i = 0; i < TLB_SIZE; i++)
 				check_entry(m, s, i, untouched);
+		check_second(m, untouched);
 	} else {
 		for (u32 k = c->tlb_gen == m->gen ? m->checked : 0; k < n; k++)
 			check_entry(m, c->tlb_filled[k] / TLB_SIZE, c->tlb_filled[k] % TLB_SIZE,

@@ -113,6 +113,14 @@ static inline u8 *pmap_host(const struct pmap *p, gpa_t gpa)
 	return gpa < VGA_HOLE_START ? p->hva + gpa : NULL;
 }
 
+/* Guest-physical address of a page of RAM, by its index. */
+static inline gpa_t pmap_gpa(u64 page)
+{
+	gpa_t gpa = page << PAGE_SHIFT;
+
+	return gpa < PCI_HOLE_START ? gpa : gpa + (PCI_HOLE_END - PCI_HOLE_START);
+}
+
 /* Host pointer to `len` bytes of contiguous RAM at `gpa`, or NULL if any byte is not RAM. */
 u8 *pmap_ptr(const struct pmap *p, gpa_t gpa, u64 len);
 

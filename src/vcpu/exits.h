@@ -26,6 +26,7 @@
 	X(SOFT_INT, "int-n") \
 	X(NMI, "nmi") \
 	X(PAGE_WALK, "page-walk") \
+	X(STLB_HIT, "tlb2-hit") \
 	X(TLB_FLUSH, "tlb-flush") \
 	X(INVLPG, "invlpg") \
 	X(DECODE, "decode") \

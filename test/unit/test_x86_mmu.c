@@ -564,6 +564,276 @@ static void test_heard(void **state)
 	HEARS(x86_invlpg(c, 0x300000), 0, 1, 1);
 }
 
+/* ---- the second level: PCIDs (SDM 3A 4.10.1, 4.10.4.1) ---- */
+
+#define FRAME_OLD 0x50000u
+#define FRAME_NEW 0x51000u
+#define CR3(pcid) (T_PML4 | (pcid))
+
+static void pte(gva_t addr, u64 entry)
+{
+	t_st(T_PT + (addr >> 12) * 8, entry, 8);
+}
+
+static void go(u64 cr3)
+{
+	T_OK(x86_mov_to_cr(c, 3, cr3));
+}
+
+static u64 walks(void)
+{
+	return t_vcpu.stats.count[EXIT_PAGE_WALK];
+}
+
+/* Is what the first tables said still used for this page, by data and code? */
+static bool stale(gva_t addr)
+{
+	volatile u64 before = walks(), val = 0;
+	volatile gpa_t code = 0;
+
+	T_OK(val = mmu_ld(c, addr, 4));
+	T_OK(code = mmu_fetch(c, addr)->gpa);
+	assert_int_equal(code, val);
+	assert_true(val == FRAME_OLD || val == FRAME_NEW);
+	assert_true(walks() - before <= (val == FRAME_NEW)); /* one fills both */
+	return val == FRAME_OLD;
+}
+
+/* PCIDs 1 and 2 have a local and the global page from tables that are no more. PCID 1 is left in
+ * force. */
+static void pcid_prime(void)
+{
+	t_st(FRAME_OLD, FRAME_OLD, 4);
+	t_st(FRAME_NEW, FRAME_NEW, 4);
+	pte(VA_G, FRAME_OLD | KERN | PTE_G);
+	pte(VA_L, FRAME_OLD | KERN);
+	c->cr4 |= CR4_PGE | CR4_PCIDE;
+	c->cr3 = CR3(1);
+	mmu_flush_all(c);
+	for (volatile unsigned pcid = 2; pcid; pcid--) {
+		go(CR3(pcid) | CR3_NOFLUSH);
+		T_OK(mmu_ld(c, VA_G, 1));
+		T_OK(mmu_ld(c, VA_L, 1));
+	}
+	pte(VA_G, FRAME_NEW | KERN | PTE_G);
+	pte(VA_L, FRAME_NEW | KERN);
+}
+
+/* After `stmt` under PCID 1: which of {local in 1, local in 2, global} are still the old ones? */
+#define PCID(stmt, local1, local2, global)                                                         \
+	do {                                                                                       \
+		pcid_prime();                                                                      \
+		T_OK(stmt);                                                                        \
+		go(CR3(2) | CR3_NOFLUSH);                                                          \
+		go(CR3(1) | CR3_NOFLUSH);                                                          \
+		assert_int_equal(stale(VA_L), local1);                                             \
+		assert_int_equal(stale(VA_G), global);                                             \
+		go(CR3(2) | CR3_NOFLUSH);                                                          \
+		assert_int_equal(stale(VA_L), local2);                                             \
+		assert_int_equal(stale(VA_G), global);                                             \
+	} while (0)
+
+static void pcide_off_and_on(void)
+{
+	x86_mov_to_cr(c, 3, CR3(0) | CR3_NOFLUSH);
+	x86_mov_to_cr(c, 4, c->cr4 & ~(u64)CR4_PCIDE);
+	x86_mov_to_cr(c, 4, c->cr4 | CR4_PCIDE);
+	x86_mov_to_cr(c, 3, CR3(1) | CR3_NOFLUSH);
+}
+
+static void test_pcid(void **state)
+{
+	paging64(0);
+	PCID((void)0, true, true, true);
+	PCID(x86_mov_to_cr(c, 3, CR3(1)), false, true, true);
+	PCID(x86_mov_to_cr(c, 3, CR3(2)), true, false, true);
+	PCID(x86_mov_to_cr(c, 3, CR3(3)), true, true, true);
+	PCID(x86_mov_to_cr(c, 3, CR3(1) | CR3_NOFLUSH), true, true, true);
+	PCID(x86_invlpg(c, VA_L + 5), false, true, true);
+	PCID(x86_invlpg(c, VA_G + 5), true, true, false);
+	PCID(x86_invpcid(c, 0, 1, VA_L + 5), false, true, true);
+	PCID(x86_invpcid(c, 0, 2, VA_L + 5), true, false, true);
+	PCID(x86_invpcid(c, 0, 3, VA_L), true, true, true);
+	PCID(x86_invpcid(c, 0, 2, VA_G), true, true, true);
+	PCID(x86_invpcid(c, 1, 1, 0), false, true, true);
+	PCID(x86_invpcid(c, 1, 2, 0), true, false, true);
+	PCID(x86_invpcid(c, 1, 0xfff, 0), true, true, true);
+	PCID(x86_invpcid(c, 2, 0, 0), false, false, false);
+	PCID(x86_invpcid(c, 3, 0, 0), false, false, true);
+	PCID(x86_mov_to_cr(c, 4, c->cr4 ^ CR4_PGE), false, false, false);
+	PCID(x86_mov_to_cr(c, 4, c->cr4 ^ CR4_SMEP), false, false, false);
+	PCID(x86_mov_to_cr(c, 0, c->cr0 ^ CR0_WP), false, false, false);
+	PCID(x86_wrmsr(c, 0xc0000080, c->efer ^ EFER_NXE), false, false, false);
+	PCID(pcide_off_and_on(), false, false, false);
+}
+
+/* Without PCIDs every MOV to CR3 drops what is not global. */
+static void test_pcid_off(void **state)
+{
+	paging64(0);
+	pcid_prime();
+	c->cr4 &= ~(u64)CR4_PCIDE;
+	c->cr3 = CR3(0);
+	mmu_flush_all(c);
+	pte(VA_G, FRAME_OLD | KERN | PTE_G);
+	pte(VA_L, FRAME_OLD | KERN);
+	T_OK(mmu_ld(c, VA_G, 1));
+	T_OK(mmu_ld(c, VA_L, 1));
+	pte(VA_G, FRAME_NEW | KERN | PTE_G);
+	pte(VA_L, FRAME_NEW | KERN);
+	assert_true(stale(VA_L) && stale(VA_G));
+	go(CR3(0));
+	assert_true(!stale(VA_L) && stale(VA_G));
+}
+
+/* Rights are those of each access, from what the walk found. */
+static void pcid_refill(void)
+{
+	u64 pcid = c->cr3 & 0xfff;
+	u8 cpl = c->cpl;
+
+	c->cpl = 0; /* nothing but the second level is left */
+	go(CR3(pcid ^ 1) | CR3_NOFLUSH);
+	go(CR3(pcid) | CR3_NOFLUSH);
+	c->cpl = cpl;
+}
+
+/* The access by what the second level has: no walk. */
+#define HIT(expr)                                                                                  \
+	do {                                                                                       \
+		volatile u64 walks_ = walks();                                                     \
+                                                                                                   \
+		pcid_refill();                                                                     \
+		T_OK(expr);                                                                        \
+		assert_int_equal(walks(), walks_);                                                 \
+	} while (0)
+#define MISS(expr, code)                                                                           \
+	do {                                                                                       \
+		pcid_refill();                                                                     \
+		T_FAULT(expr, X86_PF, code);                                                       \
+	} while (0)
+
+static void as(u8 cpl, u64 cr4, u64 ac)
+{
+	c->cpl = cpl;
+	c->cr4 = (c->cr4 & ~(u64)(CR4_SMAP | CR4_SMEP)) | cr4;
+	c->sflags = (c->sflags & ~(u64)X86_RFLAGS_AC) | ac;
+	x86_update_mode(c);
+}
+
+static void test_rights(void **state)
+{
+	const u64 all = KERN | PTE_U;
+
+	paging64(CR4_PCIDE);
+	/* a user's page */
+	pte(VA_L, VA_L | all);
+	as(3, 0, 0);
+	T_OK(mmu_ld(c, VA_L, 1));
+	HIT(mmu_ld(c, VA_L, 1));
+	HIT(mmu_st(c, VA_L, 1, 1));
+	HIT(mmu_fetch(c, VA_L));
+	HIT(mmu_ld_sys(c, VA_L, 1));
+	as(0, 0, 0);
+	HIT(mmu_st(c, VA_L, 1, 1));
+	HIT(mmu_fetch(c, VA_L));
+	as(0, CR4_SMEP | CR4_SMAP, 0);
+	MISS(mmu_ld(c, VA_L, 1), PF_P);
+	MISS(mmu_st(c, VA_L, 1, 1), PF_P | PF_W);
+	MISS(mmu_fetch(c, VA_L), PF_P | PF_I);
+	as(0, CR4_SMEP | CR4_SMAP, X86_RFLAGS_AC);
+	HIT(mmu_st(c, VA_L, 1, 1));
+	MISS(mmu_ld_sys(c, VA_L, 1), PF_P); /* implicit: AC does not count */
+	/* a kernel's page */
+	as(0, 0, 0);
+	pte(VA_L, VA_L | KERN);
+	T_OK(x86_invlpg(c, VA_L));
+	T_OK(mmu_st(c, VA_L, 1, 1));
+	HIT(mmu_fetch(c, VA_L));
+	as(3, 0, 0);
+	MISS(mmu_ld(c, VA_L, 1), PF_P | PF_U);
+	MISS(mmu_st(c, VA_L, 1, 1), PF_P | PF_U | PF_W);
+	MISS(mmu_fetch(c, VA_L), PF_P | PF_U | PF_I);
+	HIT(mmu_ld_sys(c, VA_L, 1));
+	HIT(mmu_st_sys(c, VA_L, 1, 1));
+	/* read-only, not executable */
+	as(0, 0, 0);
+	pte(VA_L, VA_L | PTE_P | PTE_U | PTE_A | PTE_D | PTE_NX);
+	T_OK(x86_invlpg(c, VA_L));
+	T_OK(mmu_ld(c, VA_L, 1));
+	MISS(mmu_st(c, VA_L, 1, 1), PF_P | PF_W);
+	MISS(mmu_fetch(c, VA_L), PF_P | PF_I);
+	HIT(mmu_ld(c, VA_L, 1));
+	assert_false(may_write(VA_L));
+	c->cr0 &= ~(u64)CR0_WP; /* not by MOV: the entry must do */
+	HIT(mmu_st(c, VA_L, 1, 1));
+	as(3, 0, 0);
+	MISS(mmu_st(c, VA_L, 1, 1), PF_P | PF_U | PF_W);
+}
+
+/* A store to a clean page walks and sets D, whatever was read before. */
+static void test_dirty(void **state)
+{
+	paging64(CR4_PCIDE);
+	pte(VA_L, VA_L | PTE_P | PTE_W);
+	T_OK(mmu_ld(c, VA_L, 1));
+	HIT(mmu_ld(c, VA_L, 1));
+	assert_int_equal(t_ld(T_PT + (VA_L >> 12) * 8, 8) & (PTE_A | PTE_D), PTE_A);
+	pcid_refill();
+	T_OK(assert_true(mmu_fill(c, VA_L, true)));
+	assert_int_equal(t_ld(T_PT + (VA_L >> 12) * 8, 8) & (PTE_A | PTE_D), PTE_A | PTE_D);
+	HIT(mmu_st(c, VA_L, 1, 1));
+}
+
+/* No RAM, large pages, paging off: by walks only. */
+static void test_not_kept(void **state)
+{
+	volatile u64 before;
+
+	paging64(CR4_PCIDE);
+	pte(VA_L, 0xfec00000 | KERN);
+	T_OK(mmu_ld(c, VA_L, 4));
+	before = walks();
+	T_OK(mmu_ld(c, VA_L, 4));
+	assert_int_equal(walks(), before + 1);
+	/* a large page that is not global: INVLPG would have to find its parts */
+	t_st(T_PD + 8, 0x200000 | KERN | PTE_PS, 8);
+	T_OK(mmu_ld(c, 0x201000, 4));
+	t_st(0x201000, 1, 4);
+	pcid_refill();
+	t_st(T_PD + 8, T_PT | KERN, 8);
+	t_st(0x1000 + 0x55, 0x77, 1);
+	pte(0x1000, 0x1000 | KERN);
+	T_OK(assert_int_equal(mmu_ld(c, 0x201055, 1), 0x77));
+	/* off */
+	t_mode(S_CODE0, S_DATA0, false);
+	T_OK(mmu_ld(c, VA_L, 4));
+	mmu_switch_pcid(c);
+	before = walks();
+	T_OK(mmu_ld(c, VA_L, 4));
+	assert_int_equal(walks(), before + 1);
+}
+
+/* The numbers of spaces begin again: nobody gets another's entries. */
+static void test_spaces_wrap(void **state)
+{
+	paging64(0);
+	pcid_prime();
+	assert_true(stale(VA_L) && stale(VA_G));
+	for (volatile unsigned n = 0; n < 6; n++) {
+		c->space_last = ~0u - n;
+		for (volatile unsigned pcid = 10; pcid < 20; pcid++) {
+			go(CR3(pcid));
+			assert_false(stale(VA_L));
+		}
+		go(CR3(1) | CR3_NOFLUSH);
+		assert_false(stale(VA_L));
+		pcid_prime();
+		go(CR3(2) | CR3_NOFLUSH);
+		assert_true(stale(VA_L) && stale(VA_G));
+	}
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, t_setup, t_teardown)
@@ -585,6 +855,12 @@ int main(void)
 		T(test_large),
 		T(test_large_4m),
 		T(test_heard),
+		T(test_pcid),
+		T(test_pcid_off),
+		T(test_rights),
+		T(test_dirty),
+		T(test_not_kept),
+		T(test_spaces_wrap),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

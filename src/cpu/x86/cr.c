@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Control and debug registers, XCR0, and the small system instructions around them (SDM 2A/2B
  * MOV to/from control and debug registers, 3A 2.5, 4.1 for what paging modes allow, 4.10.4 for
- * what empties the TLB).
- *
- * The TLB's entries are not tagged by PCID, so every write of CR3 drops all but the global ones,
- * NOFLUSH or not. That is always right: a processor may drop translations whenever it likes. */
+ * what empties the TLB). */
 #include "cpu/x86/inputs.h"
 #include "cpu/x86/mmu.h"
 #include "cpu/x86/x86.h"
@@ -94,11 +91,15 @@ static void set_cr0(struct x86_cpu *c, u64 val)
 
 void x86_load_cr3(struct x86_cpu *c, u64 val)
 {
+	bool keep = false;
+
 	if (c->mode & M_LMA) {
 		u64 rsvd = ~((1ull << c->phys_bits) - 1);
 
-		if (c->cr4 & CR4_PCIDE)
+		if (c->cr4 & CR4_PCIDE) {
+			keep = val & CR3_NOFLUSH;
 			val &= ~CR3_NOFLUSH;
+		}
 		if (val & rsvd)
 			x86_gp(c, 0);
 	} else {
@@ -106,8 +107,13 @@ void x86_load_cr3(struct x86_cpu *c, u64 val)
 		if (pae_paging(c->cr0, c->cr4, c->efer))
 			load_pdptes(c, val);
 	}
+	if (keep && val == c->cr3)
+		return;
 	c->cr3 = val;
-	mmu_flush_nonglobal(c);
+	if (keep)
+		mmu_switch_pcid(c);
+	else
+		mmu_flush_pcid(c, c->cr4 & CR4_PCIDE ? val & 0xfff : 0);
 }
 
 static void set_cr4(struct x86_cpu *c, u64 val)
@@ -348,15 +354,14 @@ void x86_invpcid(struct x86_cpu *c, u64 type, u64 pcid, u64 addr)
 		x86_gp(c, 0);
 	if (type == INVPCID_ADDR && !is_canonical(addr))
 		x86_gp(c, 0);
-	/* The TLB holds translations of the current PCID only. */
-	if (type == INVPCID_ADDR) {
-		if (pcid == (c->cr4 & CR4_PCIDE ? c->cr3 & 0xfff : 0))
-			mmu_flush_page(c, addr);
-	} else if (type == INVPCID_ALL_GLOBAL) {
+	if (type == INVPCID_ADDR)
+		mmu_flush_pcid_page(c, (unsigned)pcid, addr);
+	else if (type == INVPCID_CONTEXT)
+		mmu_flush_pcid(c, (unsigned)pcid);
+	else if (type == INVPCID_ALL_GLOBAL)
 		mmu_flush_all(c);
-	} else if (type == INVPCID_ALL || pcid == (c->cr4 & CR4_PCIDE ? c->cr3 & 0xfff : 0)) {
+	else
 		mmu_flush_nonglobal(c);
-	}
 	exit_end(&c->vcpu->stats, EXIT_INVLPG, begin);
 }
 

@@ -43,9 +43,15 @@ bool mmu_probe(struct x86_cpu *c, gva_t addr, gpa_t *gpa);
 /* Debugger's reads and writes through the guest's page tables (RAM only). 0 or -EFAULT. */
 int mmu_debug_rw(struct x86_cpu *c, gva_t addr, void *buf, u64 len, bool write);
 
-void mmu_init(struct x86_cpu *c);      /* at creation; c->pmap is set */
-void mmu_flush_all(struct x86_cpu *c); /* global entries included */
-void mmu_flush_nonglobal(struct x86_cpu *c);
+void mmu_init(struct x86_cpu *c); /* at creation; c->pmap is set */
+/* What the architecture's flushes drop (SDM 3A 4.10.4.1); the current PCID is that of CR3, 0
+ * without CR4.PCIDE. */
+void mmu_flush_all(struct x86_cpu *c);       /* global entries included */
+void mmu_flush_nonglobal(struct x86_cpu *c); /* of all PCIDs */
+void mmu_flush_pcid(struct x86_cpu *c, unsigned pcid);
+void mmu_flush_pcid_page(struct x86_cpu *c, unsigned pcid, gva_t addr);
+/* CR3 has another PCID, or other tables, and whatever was kept for it may be used. */
+void mmu_switch_pcid(struct x86_cpu *c);
 /* All that INVLPG drops: a large page whole, global ones too. */
 void mmu_flush_page(struct x86_cpu *c, gva_t addr);
 

@@ -8,7 +8,12 @@
  *
  * Entries of the supervisor's sets and the ITLB's supervisor entries that come from global pages
  * outlive a change of address space. Which ones is a bit beside them. Fills that are not global are
- * logged, so that the flush that happens most often touches only what it drops. */
+ * logged, so that the flush that happens most often touches only what it drops.
+ *
+ * Behind it is a second level, which saves page walks only: no engine looks into it. Its entries
+ * belong to a space: a number that stands for the global pages, or for a PCID since it was last
+ * flushed. A space is flushed by giving out another number. Of pages larger than 4 KiB it has only
+ * global ones, since those noted in tlb_large[1] are dropped together with it. */
 #include "cpu/x86/mmu_priv.h"
 
 #include "cpu/x86/inputs.h"
@@ -87,6 +92,90 @@ static void large_clear(struct tlb_large *l)
 	l->any = false;
 }
 
+/* ---- the second level ---- */
+
+static u32 pcid_of(const struct x86_cpu *c)
+{
+	return c->cr4 & CR4_PCIDE ? c->cr3 & 0xfff : 0;
+}
+
+/* A number that no entry has. */
+static u32 space_new(struct x86_cpu *c)
+{
+	if (unlikely(++c->space_last == 0)) {
+		bits_clear((u64 *)c->stlb, sizeof(c->stlb) / 8);
+		bits_clear((u64 *)c->pcid_space, sizeof(c->pcid_space) / 8);
+		c->space_global = 1;
+		c->space_last = 2;
+	}
+	return c->space_last;
+}
+
+static struct stlb_entry *stlb_entry(struct x86_cpu *c, gva_t addr, u32 space)
+{
+	u32 h = (u32)(addr >> PAGE_SHIFT) ^ (u32)(addr >> (PAGE_SHIFT + STLB_BITS)) ^
+	        (space * 0x9e3779b1u) >> (32 - STLB_BITS);
+
+	return &c->stlb[h & (STLB_SIZE - 1)];
+}
+
+static bool stlb_match(const struct stlb_entry *e, gva_t addr, u32 space)
+{
+	return e->space == space && !((e->tag ^ addr) & PAGE_MASK);
+}
+
+static void stlb_drop(struct x86_cpu *c, gva_t addr, u32 space)
+{
+	struct stlb_entry *e = stlb_entry(c, addr, space);
+
+	if (stlb_match(e, addr, space))
+		e->space = 0;
+}
+
+/* The entry that allows the access as it is; NULL: walk. */
+static inline const struct stlb_entry *stlb_find(struct x86_cpu *c, gva_t addr, u32 access)
+{
+	u32 own = c->pcid_space[pcid_of(c)], other = c->space_global;
+	const struct stlb_entry *e;
+
+	if (addr >> 63) { /* most likely */
+		u32 t = own;
+
+		own = other;
+		other = t;
+	}
+	e = stlb_entry(c, addr, own);
+	if (!stlb_match(e, addr, own)) {
+		e = stlb_entry(c, addr, other);
+		if (!stlb_match(e, addr, other))
+			return NULL;
+	}
+	if (!e->space || !mmu_allowed(c, (u32)e->tag, access) ||
+	    ((access & MMU_WRITE) && !(e->tag & PERM_D)))
+		return NULL;
+	return e;
+}
+
+static void stlb_fill(struct x86_cpu *c, gva_t addr, const u8 *host, const struct mmu_walk *w)
+{
+	u32 space = c->space_global;
+	struct stlb_entry *e;
+
+	if (!(w->perm & PERM_G)) {
+		u32 *own = &c->pcid_space[pcid_of(c)];
+
+		if (w->page_size != PAGE_SIZE)
+			return;
+		if (!*own)
+			*own = space_new(c);
+		space = *own;
+	}
+	e = stlb_entry(c, addr, space);
+	e->tag = (addr & PAGE_MASK) | w->perm;
+	e->space = space;
+	e->page = (u32)pmap_page(c->pmap, host);
+}
+
 /* ---- flushes ---- */
 
 static void entry_drop(struct x86_cpu *c, unsigned set, unsigned i)
@@ -134,6 +223,13 @@ static void drop_nonglobal(struct x86_cpu *c)
 
 static void drop_all(struct x86_cpu *c)
 {
+	bits_clear((u64 *)c->pcid_space, sizeof(c->pcid_space) / 8);
+	if (!c->tlb_any_global) {
+		drop_nonglobal(c);
+		return;
+	}
+	c->tlb_any_global = false;
+	c->space_global = space_new(c);
 	for (unsigned s = 0; s < TLB_SETS; s++)
 		for (unsigned i = 0; c->tlb_used & (1u << s) && i < TLB_SIZE; i++)
 			entry_drop(c, s, i);
@@ -147,25 +243,39 @@ static void drop_all(struct x86_cpu *c)
 	large_clear(&c->tlb_large[1]);
 }
 
-void mmu_flush_nonglobal(struct x86_cpu *c)
+static void flushed(struct x86_cpu *c, bool global_too)
 {
-	drop_nonglobal(c);
 	c->tlb_gen++;
 	c->flush_nonglobal_gen++;
+	c->flush_all_gen += global_too;
 	c->vcpu->stats.count[EXIT_TLB_FLUSH]++;
 	if (c->tlb_flushed)
-		c->tlb_flushed(c, false);
+		c->tlb_flushed(c, global_too);
 }
 
 void mmu_flush_all(struct x86_cpu *c)
 {
 	drop_all(c);
-	c->tlb_gen++;
-	c->flush_nonglobal_gen++;
-	c->flush_all_gen++;
-	c->vcpu->stats.count[EXIT_TLB_FLUSH]++;
-	if (c->tlb_flushed)
-		c->tlb_flushed(c, true);
+	flushed(c, true);
+}
+
+void mmu_flush_nonglobal(struct x86_cpu *c)
+{
+	bits_clear((u64 *)c->pcid_space, sizeof(c->pcid_space) / 8);
+	mmu_switch_pcid(c);
+}
+
+void mmu_flush_pcid(struct x86_cpu *c, unsigned pcid)
+{
+	c->pcid_space[pcid] = 0;
+	if (pcid == pcid_of(c))
+		mmu_switch_pcid(c);
+}
+
+void mmu_switch_pcid(struct x86_cpu *c)
+{
+	drop_nonglobal(c);
+	flushed(c, false);
 }
 
 void mmu_flush_page(struct x86_cpu *c, gva_t addr)
@@ -179,11 +289,21 @@ void mmu_flush_page(struct x86_cpu *c, gva_t addr)
 	for (unsigned s = 0; s < TLB_SETS; s++)
 		entry_drop(c, s, i);
 	c->itlb[(addr >> PAGE_SHIFT) & (ITLB_SIZE - 1)].tag = ~0ull;
+	stlb_drop(c, addr, c->space_global);
+	stlb_drop(c, addr, c->pcid_space[pcid_of(c)]);
 	if (unlikely(large_hit(&c->tlb_large[0], addr)))
-		mmu_flush_nonglobal(c);
+		mmu_switch_pcid(c);
 	c->tlb_gen++;
 	if (c->tlb_page_flushed)
 		c->tlb_page_flushed(c, addr & PAGE_MASK);
+}
+
+void mmu_flush_pcid_page(struct x86_cpu *c, unsigned pcid, gva_t addr)
+{
+	if (pcid == pcid_of(c))
+		mmu_flush_page(c, addr);
+	else
+		stlb_drop(c, addr, c->pcid_space[pcid]);
 }
 
 void mmu_init(struct x86_cpu *c)
@@ -192,6 +312,7 @@ void mmu_init(struct x86_cpu *c)
 	c->code_ver_bias = (uintptr_t)c->pmap->code_ver -
 	                   ((uintptr_t)c->pmap->hva >> PAGE_SHIFT) * sizeof(u32);
 	c->tlb_used = (1u << TLB_SETS) - 1;
+	c->tlb_any_global = true; /* whatever is in there */
 	mmu_flush_all(c);
 }
 
@@ -220,22 +341,20 @@ static bool may_write(const struct x86_cpu *c, enum tlb_set set, u32 perm, const
 	return likely(!c->pmap->bt_hva) || !mmu_code_marked(c, (uintptr_t)host);
 }
 
-static void fill(struct x86_cpu *c, enum tlb_set set, gva_t addr, u8 *host,
-                 const struct mmu_walk *w)
+static void fill(struct x86_cpu *c, enum tlb_set set, gva_t addr, const u8 *host, u32 perm)
 {
 	const struct pmap *p = c->pmap;
 	unsigned i = tlb_index(addr);
 	struct tlb_entry *e = &c->tlbs[set][i];
 
 	e->r = addr & PAGE_MASK;
-	e->w = may_write(c, set, w->perm, host) ? e->r : invalid_tag(i);
-	e->addend = (uintptr_t)host - addr;
+	e->w = may_write(c, set, perm, host) ? e->r : invalid_tag(i);
+	e->addend = (uintptr_t)host - (addr & PAGE_MASK);
 	e->bt_addend = e->addend + (p->bt_hva ? (uintptr_t)p->bt_hva - (uintptr_t)p->hva : 0);
 	c->tlb_used |= 1u << set;
-	large_note(c, addr, w);
 	if (set < TLB_GLOBAL_SETS) {
-		bit_put(c->tlb_global[set], i, w->perm & PERM_G);
-		if (w->perm & PERM_G)
+		bit_put(c->tlb_global[set], i, perm & PERM_G);
+		if (perm & PERM_G)
 			return;
 	}
 	if (c->tlb_fills < TLB_FILL_LOG)
@@ -251,11 +370,41 @@ static gva_t linear_wrap(const struct x86_cpu *c, gva_t addr)
 	return c->mode & M_LMA ? addr : (u32)addr;
 }
 
+/* By the second level, else by a walk, which fills it. w: gpa is that of the page, page_size that
+ * of the piece to note as large. NULL: a device or nothing. Raises #PF. */
+static inline u8 *translate(struct x86_cpu *c, gva_t addr, u32 access, struct mmu_walk *w)
+{
+	const struct stlb_entry *e = stlb_find(c, addr, access);
+	u8 *host;
+
+	if (e) {
+		c->vcpu->stats.count[EXIT_STLB_HIT]++;
+		w->gpa = pmap_gpa(e->page);
+		w->page_size = PAGE_SIZE;
+		w->perm = (u32)(e->tag & ~PAGE_MASK);
+		return c->pmap->hva + ((u64)e->page << PAGE_SHIFT);
+	}
+	c->vcpu->stats.count[EXIT_PAGE_WALK]++;
+	if (!mmu_walk(c, addr, access, w))
+		x86_raise_pf(c, addr, w->err);
+	w->gpa &= PAGE_MASK;
+	host = ram_at(c, w->gpa);
+	if (!host)
+		return NULL;
+	large_note(c, addr, w);
+	if (w->perm & PERM_G)
+		c->tlb_any_global = true;
+	if (likely(c->mode & M_PG))
+		stlb_fill(c, addr, host, w);
+	return host;
+}
+
 void mmu_resolve(struct x86_cpu *c, gva_t addr, unsigned len, u32 access, struct mmu_span *out)
 {
 	enum tlb_set set = set_of(c, access);
 	const struct tlb_entry *e;
 	struct mmu_walk w;
+	u8 *host;
 
 	addr = linear_wrap(c, addr);
 	e = &c->tlbs[set][tlb_index(addr)];
@@ -264,19 +413,17 @@ void mmu_resolve(struct x86_cpu *c, gva_t addr, unsigned len, u32 access, struct
 		out->gpa = 0;
 		return;
 	}
-	c->vcpu->stats.count[EXIT_PAGE_WALK]++;
-	if (!mmu_walk(c, addr, access, &w))
-		x86_raise_pf(c, addr, w.err);
+	host = translate(c, addr, access, &w);
 	if (unlikely(c->step) && !(access & MMU_SYS))
 		x86_check_data_bp(c, addr, len, access & MMU_WRITE);
-	out->gpa = w.gpa;
-	out->hva = ram_at(c, w.gpa);
-	if (unlikely(c->inputs) && out->hva && ((access & MMU_WRITE) || (w.perm & PERM_D)))
-		c->inputs->ops->writable(c->inputs->arg, pmap_page(c->pmap, out->hva));
-	if (!out->hva || set == TLB_USER_AC ||
+	out->gpa = w.gpa | (addr & ~PAGE_MASK);
+	out->hva = host ? host + (addr & ~PAGE_MASK) : NULL;
+	if (unlikely(c->inputs) && host && ((access & MMU_WRITE) || (w.perm & PERM_D)))
+		c->inputs->ops->writable(c->inputs->arg, pmap_page(c->pmap, host));
+	if (!host || set == TLB_USER_AC ||
 	    (unlikely(c->step) && x86_page_watched(c, addr & PAGE_MASK)))
 		return;
-	fill(c, set, addr, out->hva, &w);
+	fill(c, set, addr, host, w.perm);
 }
 
 bool mmu_fill(struct x86_cpu *c, gva_t addr, bool write)
@@ -320,14 +467,9 @@ const struct itlb_entry *mmu_fetch(struct x86_cpu *c, gva_t addr)
 	tag = (addr & PAGE_MASK) | (c->cpl == 3);
 	if (likely(e->tag == tag))
 		return e;
-	c->vcpu->stats.count[EXIT_PAGE_WALK]++;
-	if (!mmu_walk(c, addr, MMU_FETCH, &w))
-		x86_raise_pf(c, addr, w.err);
-	w.gpa &= PAGE_MASK;
-	host = ram_at(c, w.gpa);
+	host = translate(c, addr, MMU_FETCH, &w);
 	if (!host)
 		return NULL;
-	large_note(c, addr, &w);
 	e->tag = tag;
 	e->gpa = w.gpa;
 	e->hva = host;

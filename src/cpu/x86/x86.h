@@ -107,6 +107,15 @@ struct itlb_entry {
 	_Atomic u32 *code_ver;
 };
 
+/* Second level, for data and code of all rights: what a walk found. */
+#define STLB_BITS 12
+#define STLB_SIZE (1u << STLB_BITS)
+struct stlb_entry {
+	u64 tag;   /* page address | PERM_* (mmu.h) */
+	u32 space; /* 0: invalid */
+	u32 page;  /* of RAM: pmap_page() */
+};
+
 /* Where large pages have been filled from: hashed bits (mmu_tlb.c). */
 #define TLB_LARGE_BITS 12
 struct tlb_large {
@@ -223,6 +232,10 @@ struct x86_cpu {
 	u8 itlb_filled[ITLB_FILL_LOG];
 	u64 tlb_global[TLB_GLOBAL_SETS][TLB_SIZE / 64], itlb_global[ITLB_SIZE / 64];
 	struct tlb_large tlb_large[2]; /* of pages that are not global; global */
+	bool tlb_any_global;           /* anything global was filled since all was flushed */
+	struct stlb_entry stlb[STLB_SIZE];
+	u32 pcid_space[4096]; /* 0: none yet */
+	u32 space_global, space_last;
 
 	/* For an engine that caches more by virtual address; NULL: it doesn't. All that is not
 	 * global was dropped (or global entries too); one page, which is no large one's part. */
