@@ -82,7 +82,7 @@ struct x86_event {
 	u64 dr6; /* #DB: bits to merge into DR6 */
 };
 
-#define TLB_BITS 10
+#define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
 /* One entry for each set {supervisor, supervisor with access to user pages, user}: a tag is the
  * page's virtual address when the right is there, else an address of another index (never matches).

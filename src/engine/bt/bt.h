@@ -84,8 +84,8 @@ enum {
 #define BT_MAX_PAGES (1u << 17)
 #define BT_PB_NONE   (1ull << 62)
 #define BT_JC_SIZE   (1u << 16) /* indexed by bits 15:0 of the target */
-#define BT_SITES     1024u      /* of each class */
-#define BT_SITE_LOG  2048u
+#define BT_SITES     4096u      /* of each class */
+#define BT_SITE_LOG  8192u
 #define BT_NR_SAVE   8
 #define BT_JC_LOG    2048u
 #define BT_VHASH     4096u
@@ -139,6 +139,7 @@ struct bt_cpu {
 	u8 *rstack;         /* mapping: guard page, stack */
 	bool in_cache;      /* under bt_vm.lock's protocol: executes translated code */
 	bool sup_nonglobal; /* a supervisor site may hold a non-global page */
+	bool sup_low;       /* a supervisor site may hold a page of the lower half */
 	u32 inval_seen;     /* invalidations served */
 	u32 site_log_n[2];  /* [0] supervisor, [1] user and SMAP-open classes; > BT_SITE_LOG: all */
 	u32 site_log[2][BT_SITE_LOG]; /* byte offsets of slots from struct x86_cpu */
@@ -325,6 +326,7 @@ enum bt_stat {
 	BT_STAT_INVALIDATED, /* pages */
 	BT_STAT_FLUSHES,
 	BT_STAT_SMC,
+	BT_STAT_SUP_DROPS, /* the supervisor's sites emptied */
 };
 
 struct bt_vm {

@@ -140,6 +140,7 @@ static void print_stats(struct vm *vm, FILE *out)
 		{BT_STAT_FAULTS, "host exceptions"},
 		{BT_STAT_SMC, "of these stores to code pages"},
 		{BT_STAT_INVALIDATED, "code pages invalidated"},
+		{BT_STAT_SUP_DROPS, "supervisor's sites emptied"},
 		{BT_STAT_FLUSHES, "full flushes"},
 	};
 	const struct bt_vm *bt = vm->engine_vm;

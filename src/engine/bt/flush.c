@@ -132,8 +132,10 @@ void bt_site_fill(struct bt_cpu *b, u32 slot, gva_t page, uintptr_t addend, bool
 			b->site_log[l][b->site_log_n[l]] = slot;
 		b->site_log_n[l]++;
 	}
-	if (slot < (u32)BT_GS_SITE(BT_USER_R, 0) && !global)
-		b->sup_nonglobal = true;
+	if (!l) { /* in the others, user pages are no surprise */
+		b->sup_nonglobal |= !global;
+		b->sup_low |= !(page >> 63);
+	}
 	s->addend = addend;
 	s->page = page;
 }
@@ -216,8 +218,9 @@ void bt_tlb_flushed(struct x86_cpu *c, bool global_too)
 	b->flushes++;
 	sites_drop(b, 1);
 	if (global_too || b->sup_nonglobal) {
+		b->stat[BT_STAT_SUP_DROPS]++;
 		sites_drop(b, 0);
-		b->sup_nonglobal = false;
+		b->sup_nonglobal = b->sup_low = false;
 	}
 	if (global_too)
 		drop_all(b);
@@ -233,14 +236,13 @@ void bt_tlb_page_flushed(struct x86_cpu *c, gva_t page)
 	page &= PAGE_MASK;
 	b->flushes++;
 	/* All slots: those that are used are filled again from the TLB, and a run of flushes finds
-	 * the logs empty. But a user's page is rarely in a slot of the supervisor's. */
+	 * the logs empty. But a page of the lower half is rarely in one of the supervisor's. */
 	sites_drop(b, 1);
-	if (page >> 63 || b->site_log_n[0] > BT_SITE_LOG)
+	if (page >> 63 || b->sup_low) {
+		b->stat[BT_STAT_SUP_DROPS]++;
 		sites_drop(b, 0);
-	else
-		for (u32 i = 0; i < b->site_log_n[0]; i++)
-			if (slot_at(b, b->site_log[0][i])->page == page)
-				slot_at(b, b->site_log[0][i])->page = BT_PB_NONE;
+		b->sup_nonglobal = b->sup_low = false;
+	}
 	while (*p) {
 		u32 id = *p - 1;
 

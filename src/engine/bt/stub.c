@@ -294,7 +294,7 @@ static void emit_log(struct bt_asm *a)
 static u32 emit_tlb_fill(struct bt_asm *a, bool write)
 {
 	s32 tlbs = BT_GS_C(tlbs);
-	u32 none, user, global;
+	u32 none, user, global, high;
 
 	as_lea(a, false, RAX, BT_T1, -1, 0, -BT_GS(site));
 	as_alu_i(a, false, 4, RAX, -(s32)SET_BYTES); /* set * SET_BYTES */
@@ -311,8 +311,13 @@ static u32 emit_tlb_fill(struct bt_asm *a, bool write)
 	none = as_jcc(a, CC_NE, 0);
 	/* A page that is not global, in a set that keeps global ones: slots of that set go with the
 	 * next change of address space. */
-	as_alu_i(a, false, 7, RCX, (s32)(TLB_GLOBAL_SETS * SET_BYTES));
+	as_alu_i(a, false, 7, RCX, (s32)SET_BYTES);
 	user = as_jcc(a, CC_AE, 0);
+	as_rr(a, true, 0x85, BT_T0, BT_T0);       /* test */
+	high = as_jcc(a, 8, 0);                   /* js */
+	as_gs(a, false, 0xc6, 0, BT_GS(sup_low)); /* mov byte gs:sup_low, 1 */
+	as_1(a, 1);
+	as_patch(a, high, as_here(a));
 	as_mov(a, RAX, RCX);
 	as_1(a, 0xc1); /* shr eax, 5 */
 	as_1(a, 0xe8);
