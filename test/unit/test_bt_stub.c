@@ -146,6 +146,16 @@ static void test_registers(void **state)
 	teardown(f);
 }
 
+/* The jump cache leads `target` to an address in the cache. */
+static void jc_to(struct fix *f, bool user, u64 target, uintptr_t host)
+{
+	u32 n = f->bt->nr_entries++;
+
+	f->bt->entries[n] = (struct bt_entry){
+		.page = 1, .indirect = (u32)(host - (uintptr_t)f->bt->cache.rx)};
+	bt_jc_set(f->b, user, target, n);
+}
+
 static void test_lookup_and_jump_cache(void **state)
 {
 	struct fix *f = setup();
@@ -157,7 +167,7 @@ static void test_lookup_and_jump_cache(void **state)
 	leave_by(f, 5);
 	assert_int_equal(run(f, at), BT_LEAVE_LOOKUP);
 	assert_int_equal(f->r.c->rip, 0x123456789abcull);
-	bt_jc_set(f->b, false, 0x9abc, (uintptr_t)f->bt->cache.rx + other);
+	jc_to(f, false, 0x9abc, (uintptr_t)f->bt->cache.rx + other);
 	assert_int_equal(run(f, at), BT_LEAVE_EXIT);
 	assert_int_equal(f->b->exit, 5);
 	bt_jc_reset(f->b, false);
@@ -184,7 +194,7 @@ static void test_underflow(void **state)
 	}
 	/* At CPL 3 it goes by the user's jump cache. */
 	rig_user(&f->r);
-	bt_jc_set(f->b, true, 0xcdef, f->bt->stub[STUB_EXIT]);
+	jc_to(f, true, 0xcdef, f->bt->stub[STUB_EXIT]);
 	assert_int_equal(run(f, at), BT_LEAVE_EXIT);
 	teardown(f);
 }
@@ -600,7 +610,7 @@ static void test_full_flush(void **state)
 
 	bt_page_cover(f->bt, f->page, 0, 16);
 	f->bt->cache.used = used + 100;
-	bt_jc_set(f->b, false, 5, f->bt->stub[STUB_EXIT]);
+	jc_to(f, false, 5, f->bt->stub[STUB_EXIT]);
 	f->b->ret_sp -= 80;
 	bt_flush_code(f->b);
 	assert_int_equal(f->bt->cache.used, used);
