@@ -83,8 +83,8 @@ enum {
 /* ---- per-vCPU state, behind struct x86_cpu ---- */
 #define BT_MAX_PAGES (1u << 17)
 #define BT_PB_NONE   (1ull << 62)
-#define BT_JC_SIZE   (1u << 16) /* indexed by bits 15:0 of the target */
-#define BT_SITES     4096u      /* of each class */
+#define BT_JC_SIZE   (1u << 16)
+#define BT_SITES     4096u /* of each class */
 #define BT_SITE_LOG  8192u
 #define BT_NR_SAVE   8
 #define BT_JC_LOG    2048u
@@ -174,6 +174,18 @@ struct bt_cpu {
 	u16 vbucket[BT_MAX_PAGES]; /* + 1; 0: in none */
 };
 #define BT_CPU_OFF ALIGN_UP(sizeof(struct x86_cpu), (size_t)4096)
+/* Where the jump cache has a target, computed without touching flags: as BT_JC_CODE does. */
+static inline u16 bt_jc_index(u64 target)
+{
+	return (u16)((u32)target + __builtin_bswap32((u32)target));
+}
+#define BT_JC_CODE                                                                                 \
+	{                                                                                          \
+		0x45, 0x89, 0xf7,               /* mov r15d, r14d */                               \
+			0x41, 0x0f, 0xcf,       /* bswap r15d */                                   \
+			0x47, 0x8d, 0x3c, 0x37, /* lea r15d, [r15 + r14] */                        \
+			0x45, 0x0f, 0xb7, 0xff, /* movzx r15d, r15w */                             \
+	}
 static inline struct bt_cpu *bt_of(struct x86_cpu *c)
 {
 	return (struct bt_cpu *)(void *)((u8 *)c + BT_CPU_OFF);

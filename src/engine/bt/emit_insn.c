@@ -60,7 +60,8 @@ static void find_lodgers(const struct gi *g, struct lodgers *s)
 		}
 		if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 			s->l[i].write = true;
-		/* Narrow and conditional writes leave the rest as it was; a scan of 0 leaves all. */
+		/* Narrow and conditional writes leave the rest as it was; a scan of 0 leaves all.
+		 */
 		if ((o->actions & ~(ZydisOperandActions)ZYDIS_OPERAND_ACTION_WRITE) || o->size < 32)
 			s->l[i].read = true;
 	}

@@ -181,7 +181,7 @@ void bt_sites_drop_write(struct bt_cpu *b, u64 ram_page)
 
 void bt_jc_set(struct bt_cpu *b, bool user, u64 target, u32 entry)
 {
-	u16 i = (u16)target;
+	u16 i = bt_jc_index(target);
 
 	if (b->jc[user][i] == b->vm->stub[STUB_LOOKUP] && b->jc_log_n[user] <= BT_JC_LOG) {
 		if (b->jc_log_n[user] < BT_JC_LOG)

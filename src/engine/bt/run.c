@@ -136,7 +136,7 @@ static int transfer(struct bt_cpu *b, unsigned helper)
 		change_mode(b, mode);
 	if (unlikely(!c->fpu_live))
 		x86_fpu_get(c);
-	e = b->jc_entry[!!(mode & BTM_USER)][(u16)c->rip];
+	e = b->jc_entry[!!(mode & BTM_USER)][bt_jc_index(c->rip)];
 	if (!e)
 		return 1;
 	t = &b->vm->entries[e - 1];

@@ -154,7 +154,7 @@ static void make_leaving(struct stubs *s)
 
 static void through_jc(struct bt_asm *a, unsigned user)
 {
-	static const u8 index[] = {0x45, 0x0f, 0xb7, 0xfe}; /* movzx r15d, r14w */
+	static const u8 index[] = BT_JC_CODE;
 
 	as_bytes(a, index, sizeof(index));
 	as_1(a, 0x65); /* jmp *%gs:jc(,%r15,8) */

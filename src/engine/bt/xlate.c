@@ -230,7 +230,7 @@ static void emit_source(struct xlate *x, const struct gi *g, enum bt_source_kind
 /* jmp or call through the jump cache; the target is in BT_T0. */
 static void emit_indirect(struct xlate *x, const struct gi *g, bool call)
 {
-	static const u8 index[] = {0x45, 0x0f, 0xb7, 0xfe}; /* movzx r15d, r14w */
+	static const u8 index[] = BT_JC_CODE;
 	struct bt_asm *a = &x->a;
 
 	x->t1_group = -1;
