@@ -126,33 +126,20 @@ static void complain(struct lockstep *ls, enum follow how, const char *where)
 {
 	const struct x86_event *ev = &ls->s->ev;
 
-	switch (how) {
-	case FOLLOW_SAME:
-		break;
-	case FOLLOW_INPUT:
+	if (ls->near_trail)
+		ls_differ(ls, "registers differ at %#llx, %s", (unsigned long long)ls->p->rip,
+		          where);
+	else if (how == FOLLOW_INPUT)
 		ls_differ(ls, "%s", ls->input_why);
-		break;
-	case FOLLOW_RAISED:
-		if (ls->near_trail)
-			ls_differ(ls, "registers differ at %#llx, %s",
-			          (unsigned long long)ls->p->rip, where);
-		else
-			ls_differ(ls,
-			          "interp raises exception %u (error %#x, address %#llx) at %#llx, "
-			          "the "
-			          "engine went on to %#llx, %s",
-			          ev->vector, ev->err, (unsigned long long)ev->cr2,
-			          (unsigned long long)ls->s->rip, (unsigned long long)ls->p->rip,
-			          where);
-		break;
-	case FOLLOW_LOST:
-		if (ls->near_trail)
-			ls_differ(ls, "registers differ at %#llx, %s",
-			          (unsigned long long)ls->p->rip, where);
-		else
-			ls_differ(ls, "interp does not come to %#llx, where the engine is, %s",
-			          (unsigned long long)ls->p->rip, where);
-	}
+	else if (how == FOLLOW_RAISED)
+		ls_differ(ls,
+		          "interp raises exception %u (error %#x, address %#llx) at %#llx, the "
+		          "engine went on to %#llx, %s",
+		          ev->vector, ev->err, (unsigned long long)ev->cr2,
+		          (unsigned long long)ls->s->rip, (unsigned long long)ls->p->rip, where);
+	else
+		ls_differ(ls, "interp does not come to %#llx, where the engine is, %s",
+		          (unsigned long long)ls->p->rip, where);
 }
 
 /* The translator lets nobody pass flags to a function by an indirect call. */
@@ -313,13 +300,12 @@ static void complain_event(struct lockstep *ls, const struct x86_event *ev, enum
 	         "the engine delivers event %u (type %u, error %#x, address %#llx)", ev->vector,
 	         ev->type, ev->err, (unsigned long long)ev->cr2);
 	if (how == FOLLOW_RAISED && (ls->s->rip != ls->p->rip || !same_event(ev, sev))) {
-		ls->near_trail = 0;
 		ls_differ(ls,
 		          "%s at %#llx; interp raises %u (type %u, error %#x, address %#llx) at "
 		          "%#llx",
 		          text, (unsigned long long)ls->p->rip, sev->vector, sev->type, sev->err,
 		          (unsigned long long)sev->cr2, (unsigned long long)ls->s->rip);
-	} else if (how == FOLLOW_LOST && !from_outside(ev)) {
+	} else if (!from_outside(ev) && (how == FOLLOW_LOST || ls->near_trail)) {
 		ls_differ(ls, "%s at %#llx; interp does not", text, (unsigned long long)ls->p->rip);
 	} else {
 		complain(ls, how, text);
