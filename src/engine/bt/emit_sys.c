@@ -43,10 +43,9 @@ void emit_cold_helper(struct xlate *x, const struct cold *k)
 	as_jmp(&x->a, k->back);
 }
 
-static void emit_cli(struct xlate *x, const struct gi *g)
+static void emit_cli(struct xlate *x)
 {
-	/* An interrupt that is waiting comes first. */
-	emit_poll(x, new_exit(x, g->off), false);
+	/* An interrupt that is waiting comes first: emit_body() polls. */
 	byte_gs(x, 4, BT_GS_C(sflags) + SFLAGS_IF, (u8)~SFLAGS_IF_BIT);
 }
 
@@ -127,7 +126,7 @@ void emit_system(struct xlate *x, unsigned n)
 	}
 	switch (g->kind) {
 	case GI_CLI:
-		emit_cli(x, g);
+		emit_cli(x);
 		break;
 	case GI_STI:
 		emit_sti(x, n);

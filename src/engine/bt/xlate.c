@@ -466,8 +466,10 @@ static void emit_body(struct xlate *x)
 			x->t1_group = -1;
 		if (g->label && label_polls(g))
 			emit_poll(x, new_exit(x, g->off), false);
-		/* Before anything is pushed: an exit to the call itself. */
-		if (g->kind == GI_CALL && g->target <= (s32)g->off)
+		/* Before a call has pushed anything, and before CLI: an exit to the instruction
+		 * itself. */
+		if ((g->kind == GI_CALL && g->target <= (s32)g->off) ||
+		    (g->kind == GI_CLI && !g->live))
 			emit_poll(x, new_exit(x, g->off), g->live);
 		g->start = as_here(&x->a);
 		for (unsigned i = 0; i < x->nr_groups; i++)

@@ -57,7 +57,8 @@ struct gi {
 	s16 group_mem, group_stack; /* index of the access's group, or -1 */
 	int inner; /* index of the instruction that a direct branch goes to, or -1 */
 	u32 host;  /* offset of its code */
-	u32 start; /* behind the poll that it begins with */
+	u32 start; /* behind the polls that it begins with: emit_body() makes all of them, so that a
+	            * way in from the run loop always gets on */
 };
 
 struct fixup { /* a rel32 that jumps to an instruction of the unit */
