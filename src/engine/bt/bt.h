@@ -125,11 +125,15 @@ struct bt_cpu {
 	u32 source;           /* the latest indirect branch or return: BT_SOURCE(), or BT_NONE */
 	u64 flags;            /* flags kept over a check: LAHF/SETO image in AX */
 	u64 group[16];        /* addends of the merged checks of the running block */
-	u64 host_sp;          /* C stack while translated code runs */
-	u64 ret_sp;           /* return stack while C code runs */
-	u64 ret_top;          /* its empty position */
-	uintptr_t addend;     /* scratch of the stubs */
-	uintptr_t target;     /* where STUB_HELPER goes on after a transfer */
+	struct bt_loop {      /* merged checks of the running loop (group.c) */
+		s64 limit;    /* the key register is below: the check holds */
+		u64 addend;
+	} loop[16];
+	u64 host_sp;      /* C stack while translated code runs */
+	u64 ret_sp;       /* return stack while C code runs */
+	u64 ret_top;      /* its empty position */
+	uintptr_t addend; /* scratch of the stubs */
+	uintptr_t target; /* where STUB_HELPER goes on after a transfer */
 	/* The stubs' and run loop's. */
 	struct x86_cpu *c;
 	struct bt_vm *vm;

@@ -701,8 +701,10 @@ static void find_labels(struct xlate *x)
 			g->inner = insn_at(x, g->target);
 			if (g->inner >= 0) {
 				x->gi[g->inner].label = true;
-				if ((unsigned)g->inner <= n)
+				if ((unsigned)g->inner <= n) {
 					x->gi[g->inner].backward = true;
+					x->gi[g->inner].nr_back++;
+				}
 			}
 		}
 		if ((g->kind == GI_CALL || g->kind == GI_CALL_IND || g->kind == GI_STAC ||

@@ -174,16 +174,31 @@ static void finish_a(struct xlate *x, unsigned n, int base, s32 disp, unsigned s
 	*out = (struct mem_ref){.base = (u8)base, .index = BT_T1, .disp = disp, .spare = BT_T0};
 }
 
-/* An access that its group's check covers. */
-static void use_group(struct xlate *x, unsigned i, unsigned reg, s32 disp, struct mem_ref *out)
+/* %gs-offset of a group's addend. */
+static s32 group_addend(const struct group *q)
 {
+	if (q->key >= 0)
+		return BT_GS(loop) + (s32)(q->slot * sizeof(struct bt_loop)) +
+		       (s32)offsetof(struct bt_loop, addend);
+	return BT_GS(group) + 8 * q->slot;
+}
+
+/* An access that its group's check covers. */
+static void use_group(struct xlate *x, unsigned i, unsigned reg, int index, s32 disp,
+                      struct mem_ref *out)
+{
+	const struct group *q = &x->groups[i];
 	int base = bt_home(reg);
 
 	if (x->t1_group != (int)i)
-		as_ld_gs(&x->a, BT_T1, BT_GS(group) + 8 * x->groups[i].slot);
+		as_ld_gs(&x->a, BT_T1, group_addend(q));
 	x->t1_group = (int)i;
 	*out = (struct mem_ref){.index = BT_T1, .disp = disp, .spare = BT_T0};
-	if (base < 0) {
+	if (index >= 0) {
+		as_lea(&x->a, true, BT_T0, BT_T1, bt_home((unsigned)index), q->scale, 0);
+		out->index = BT_T0;
+		out->spare = BT_T1;
+	} else if (base < 0) {
 		base = BT_T0;
 		as_ld_gs(&x->a, base, BT_GS_GPR(reg));
 		out->spare = -1;
@@ -201,6 +216,7 @@ void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref 
 
 	if (g->group_mem >= 0) {
 		use_group(x, (unsigned)g->group_mem, reg_id(o->mem.base),
+		          o->mem.index == ZYDIS_REGISTER_NONE ? -1 : (int)reg_id(o->mem.index),
 		          o->mem.disp.has_displacement ? (s32)o->mem.disp.value : 0, out);
 		return;
 	}
@@ -229,7 +245,7 @@ void emit_check_stack(struct xlate *x, unsigned n, int reg, s32 disp, unsigned s
 	s32 site;
 
 	if (x->gi[n].group_stack >= 0) {
-		use_group(x, (unsigned)x->gi[n].group_stack, reg == BT_SP ? RSP : (unsigned)reg,
+		use_group(x, (unsigned)x->gi[n].group_stack, reg == BT_SP ? RSP : (unsigned)reg, -1,
 		          disp, out);
 		return;
 	}
@@ -247,23 +263,21 @@ void emit_check_stack(struct xlate *x, unsigned n, int reg, s32 disp, unsigned s
 
 /* ---- merged checks (group.c) ---- */
 
-void emit_group_check(struct xlate *x, unsigned i, unsigned n)
+/* The comparison with the site's page; the addend into BT_T1. BT_T0: the range's offset in it. */
+static void emit_group_compare(struct xlate *x, unsigned i, unsigned n, bool saved)
 {
 	const struct group *q = &x->groups[i];
 	s32 site = new_site(x, q->write ? x->cls_w : x->cls_r);
 	int base = bt_home(q->at_reg);
-	bool live = x->gi[n].live;
+	u32 retry = as_here(&x->a);
 	struct cold *k;
-	u32 retry;
 
-	if (live)
-		emit_flags_save(x);
-	retry = as_here(&x->a);
 	if (base < 0) {
 		base = BT_T0;
 		as_ld_gs(&x->a, base, BT_GS_GPR(q->at_reg));
 	}
-	as_lea(&x->a, true, BT_T0, base, -1, 0, q->lo - q->at_delta);
+	as_lea(&x->a, true, BT_T0, base, q->index < 0 ? -1 : bt_home((unsigned)q->index), q->scale,
+	       q->lo - q->at_delta);
 	as_sub_gs(&x->a, BT_T0, site);
 	as_cmp_i(&x->a, BT_T0, (s32)PAGE_SIZE - (q->hi - q->lo));
 	k = cold_add(x, COLD_GROUP);
@@ -273,12 +287,97 @@ void emit_group_check(struct xlate *x, unsigned i, unsigned n)
 	k->site = site;
 	k->span = (u16)(q->hi - q->lo);
 	k->back = retry;
-	k->saved = live;
+	k->saved = saved;
+	as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
+}
+
+static void emit_loop_check(struct xlate *x, unsigned i, unsigned n, bool saved)
+{
+	const struct group *q = &x->groups[i];
+	int key = bt_home((unsigned)q->key);
+	struct cold *k;
+
+	if (key < 0) {
+		key = BT_T0;
+		as_ld_gs(&x->a, key, BT_GS_GPR(q->key));
+	}
+	as_gs(&x->a, true, 0x3b, key, BT_GS(loop) + (s32)(q->slot * sizeof(struct bt_loop)));
+	k = cold_add(x, COLD_LOOP);
+	k->from = as_jcc(&x->a, 13, 0); /* jge */
+	k->insn = (u16)n;
+	k->group = (u16)i;
+	k->saved = saved;
+	k->back = as_here(&x->a);
+	x->t1_group = -1;
+}
+
+void emit_group_check(struct xlate *x, unsigned i, unsigned n)
+{
+	const struct group *q = &x->groups[i];
+	bool live = x->gi[n].live;
+
+	if (live)
+		emit_flags_save(x);
+	if (q->key >= 0) {
+		emit_loop_check(x, i, n, live);
+		if (live)
+			emit_flags_restore(x, BT_T0);
+		return;
+	}
+	emit_group_compare(x, i, n, live);
 	if (live)
 		emit_flags_restore(x, BT_T0);
-	as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
 	as_st_gs(&x->a, BT_GS(group) + 8 * q->slot, BT_T1);
 	x->t1_group = (int)i;
+}
+
+void emit_loop_begin(struct xlate *x, unsigned n)
+{
+	unsigned slots = 0;
+
+	as_mov_i64(&x->a, BT_T0, 1ull << 63);
+	for (unsigned i = 0; i < x->nr_groups; i++) {
+		const struct group *q = &x->groups[i];
+
+		if (q->key >= 0 && q->first >= n && (int)q->first <= x->gi[n].loop_end)
+			as_st_gs(&x->a, BT_GS(loop) + (s32)(slots++ * sizeof(struct bt_loop)),
+			         BT_T0);
+	}
+}
+
+/* The key has reached the limit: check, and set the next one. */
+void emit_cold_loop(struct xlate *x, const struct cold *k)
+{
+	const struct group *q = &x->groups[k->group];
+	s32 slot = BT_GS(loop) + (s32)(q->slot * sizeof(struct bt_loop));
+	bool by_index = q->key == q->index;
+	int key = bt_home((unsigned)q->key);
+	u32 fits;
+
+	as_patch(&x->a, k->from, as_here(&x->a));
+	emit_group_compare(x, k->group, k->insn, k->saved);
+	as_st_gs(&x->a, group_addend(q), BT_T1);
+	/* The key may grow by the room that is left behind the range. */
+	as_rr(&x->a, true, 0xf7, 2, BT_T0); /* not */
+	as_alu_i(&x->a, true, 0, BT_T0, (s32)PAGE_SIZE - (q->hi - q->lo) + 1);
+	if (by_index && q->scale) {
+		as_rr(&x->a, true, 0xc1, 5, BT_T0); /* shr */
+		as_1(&x->a, q->scale);
+	}
+	if (key < 0) {
+		key = BT_T1;
+		as_ld_gs(&x->a, key, BT_GS_GPR(q->key));
+	}
+	as_lea(&x->a, true, BT_T0, BT_T0, key, 0, 1);
+	as_mov(&x->a, BT_T1, BT_T0);
+	as_rr(&x->a, true, 0xc1, 5, BT_T1);
+	as_1(&x->a, 62);
+	as_cmp_i(&x->a, BT_T1, 1); /* close to the highest number */
+	fits = as_jcc(&x->a, 5, 0);
+	as_mov_i64(&x->a, BT_T0, 1ull << 63);
+	as_patch(&x->a, fits, as_here(&x->a));
+	as_st_gs(&x->a, slot, BT_T0);
+	as_jmp(&x->a, k->back);
 }
 
 /* The range crosses its page, or the page isn't in the TLB with the right: the variant. */

@@ -93,20 +93,21 @@ static bool label_polls(const struct gi *g)
 
 /* ---- direct branches ---- */
 
-static void add_fix(struct xlate *x, u32 at, int insn)
+static void add_fix(struct xlate *x, u32 at, int insn, bool again)
 {
 	if (x->nr_fix == ARRAY_SIZE(x->fix)) {
 		x->full = true;
 		return;
 	}
-	x->fix[x->nr_fix++] = (struct fixup){.at = at, .insn = (u16)insn};
+	x->fix[x->nr_fix++] = (struct fixup){.at = at, .insn = (u16)insn, .again = again};
 }
 
 /* The jump itself, its poll done. */
 static void emit_goto(struct xlate *x, const struct gi *g, s32 rel, int cc)
 {
 	if (g->inner >= 0 && rel == g->target)
-		add_fix(x, cc < 0 ? as_jmp(&x->a, 0) : as_jcc(&x->a, (unsigned)cc, 0), g->inner);
+		add_fix(x, cc < 0 ? as_jmp(&x->a, 0) : as_jcc(&x->a, (unsigned)cc, 0), g->inner,
+		        x->gi[g->inner].loop_end == (int)(g - x->gi));
 	else
 		emit_exit_insn(x, new_exit(x, rel), cc);
 }
@@ -422,6 +423,9 @@ static void emit_cold(struct xlate *x)
 		case COLD_GROUP:
 			emit_cold_group(x, k);
 			break;
+		case COLD_LOOP:
+			emit_cold_loop(x, k);
+			break;
 		case COLD_HELPER:
 			emit_cold_helper(x, k);
 			break;
@@ -442,9 +446,12 @@ static void emit_cold(struct xlate *x)
 
 static void apply_fixups(struct xlate *x, u32 end)
 {
-	for (unsigned i = 0; i < x->nr_fix; i++)
-		as_patch(&x->a, x->fix[i].at,
-		         x->fix[i].insn < x->nr ? x->gi[x->fix[i].insn].host : end);
+	for (unsigned i = 0; i < x->nr_fix; i++) {
+		const struct fixup *f = &x->fix[i];
+		const struct gi *g = &x->gi[f->insn];
+
+		as_patch(&x->a, f->at, f->insn >= x->nr ? end : f->again ? g->again : g->host);
+	}
 }
 
 /* ---- the unit ---- */
@@ -453,6 +460,24 @@ static bool falls_through(const struct gi *g)
 {
 	return g->kind != GI_JMP && g->kind != GI_RET && g->kind != GI_JMP_IND &&
 	       g->kind != GI_STAC;
+}
+
+/* Who comes from elsewhere has polled, and the loop's checks don't hold; a round polls. */
+static void emit_loop_head(struct xlate *x, unsigned n)
+{
+	struct gi *g = &x->gi[n];
+	u32 over;
+
+	emit_loop_begin(x, n);
+	g->again = as_here(&x->a);
+	if (!label_polls(g))
+		return;
+	as_1(&x->a, 0xeb);
+	as_1(&x->a, 0);
+	over = as_here(&x->a) - 1;
+	g->again = as_here(&x->a);
+	emit_poll(x, new_exit(x, g->off), false);
+	as_patch8(&x->a, over, as_here(&x->a));
 }
 
 static void emit_body(struct xlate *x)
@@ -472,6 +497,8 @@ static void emit_body(struct xlate *x)
 		    (g->kind == GI_CLI && !g->live))
 			emit_poll(x, new_exit(x, g->off), g->live);
 		g->start = as_here(&x->a);
+		if (g->loop_end >= 0)
+			emit_loop_head(x, n);
 		for (unsigned i = 0; i < x->nr_groups; i++)
 			if (x->groups[i].at == n)
 				emit_group_check(x, i, n);
@@ -576,6 +603,7 @@ static void straddling(struct xlate *x, u16 off)
 	g->live = BT_F_ALL;
 	g->inner = g->mem = -1;
 	g->group_mem = g->group_stack = -1;
+	g->loop_end = -1;
 	x->nr_groups = 0;
 	x->nr = 1;
 }

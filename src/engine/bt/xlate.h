@@ -53,10 +53,13 @@ struct gi {
 	u8 mem_size;
 	bool mem_write;
 	bool label; /* target of a branch inside the unit, or a landing: state is in its places */
-	bool backward;              /* target of a backward branch inside the unit */
+	bool backward; /* target of a backward branch inside the unit */
+	u16 nr_back;   /* by how many */
+	int loop_end;  /* a loop of one stretch begins here and ends with that branch; or -1 */
 	s16 group_mem, group_stack; /* index of the access's group, or -1 */
 	int inner; /* index of the instruction that a direct branch goes to, or -1 */
 	u32 host;  /* offset of its code */
+	u32 again; /* loop_end >= 0: where the next round begins */
 	u32 start; /* behind the polls that it begins with: emit_body() makes all of them, so that a
 	            * way in from the run loop always gets on */
 };
@@ -64,9 +67,10 @@ struct gi {
 struct fixup { /* a rel32 that jumps to an instruction of the unit */
 	u32 at;
 	u16 insn;
+	bool again; /* to its `again` */
 };
 
-enum cold_kind { COLD_MISS, COLD_EXIT, COLD_GROUP, COLD_RET_MISS, COLD_HELPER };
+enum cold_kind { COLD_MISS, COLD_EXIT, COLD_GROUP, COLD_LOOP, COLD_RET_MISS, COLD_HELPER };
 
 struct cold {
 	u8 kind;
@@ -81,18 +85,22 @@ struct cold {
 	s32 site; /* %gs-offset of the slot */
 	u16 span; /* COLD_GROUP: bytes checked */
 	u32 exit;
+	u16 group;
 };
 
 struct group {   /* accesses of a stretch whose addresses differ by constants: one check */
 	u8 reg;  /* that the first access goes through */
-	u8 slot; /* of bt->group[] */
+	u8 slot; /* of bt->group[], bt->loop[] */
 	bool write;
+	s8 index; /* register added to it, shifted by scale, or -1 */
+	u8 scale;
+	s8 key;     /* in a loop: the register that grows or nothing does; or -1: no loop */
 	s32 lo, hi; /* the range, relative to the value */
 	u16 first;
 	/* The check: in front of this instruction, when at_reg holds the value plus at_delta. */
 	u16 at;
 	u8 at_reg;
-	s32 at_delta;
+	s32 at_delta; /* that of index included */
 };
 
 struct xlate {
@@ -136,6 +144,8 @@ size_t bt_grouping_size(void);
 /* Check of group i, in front of instruction n. */
 void emit_group_check(struct xlate *x, unsigned i, unsigned n);
 void emit_cold_group(struct xlate *x, const struct cold *k);
+void emit_loop_begin(struct xlate *x, unsigned n); /* the loop's checks don't hold */
+void emit_cold_loop(struct xlate *x, const struct cold *k);
 struct mem_ref {        /* where a checked operand is */
 	u8 base, index; /* host registers; index 0xff: none */
 	s32 disp;
