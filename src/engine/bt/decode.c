@@ -77,7 +77,7 @@ static void find_flags(struct gi *g)
 
 	if (!f)
 		return;
-	g->use = mask_of(f->tested);
+	g->use = g->tested = mask_of(f->tested);
 	written = mask_of(f->modified | f->set_0 | f->set_1);
 	if (g->i.mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B || g->i.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
 		written = BT_F_Z;
@@ -610,6 +610,20 @@ static void classify(struct xlate *x, struct gi *g)
 
 /* ---- the sweep ---- */
 
+/* ZydisDecoderDecodeFull() clears room for ten operands each time; what is asked about without
+ * looking at their number are the first ones. */
+static ZyanStatus decode_full(const ZydisDecoder *d, const u8 *buf, unsigned have, struct gi *g)
+{
+	ZydisDecoderContext ctx;
+	ZyanStatus st = ZydisDecoderDecodeInstruction(d, &ctx, buf, have, &g->i);
+
+	if (!ZYAN_SUCCESS(st))
+		return st;
+	for (unsigned k = g->i.operand_count; k < 3; k++)
+		memset(&g->o[k], 0, sizeof(g->o[k]));
+	return ZydisDecoderDecodeOperands(d, &ctx, &g->i, g->o, g->i.operand_count);
+}
+
 /* Decode at page offset `off`, the bytes copied to `buf` first, for they may change; 0: it reaches
  * into the next page. A bad instruction is one that interp raises the exception of. */
 static unsigned decode_at(struct xlate *x, const u8 *code, unsigned off, u8 *buf, struct gi *g)
@@ -623,7 +637,7 @@ static unsigned decode_at(struct xlate *x, const u8 *code, unsigned off, u8 *buf
 	g->inner = g->mem = -1;
 	have = MIN(have, 15u);
 	memcpy(buf, code + off, have);
-	st = ZydisDecoderDecodeFull(&x->bt->decoder[x->code64], buf, have, &g->i, g->o);
+	st = decode_full(&x->bt->decoder[x->code64], buf, have, g);
 	if (st == ZYDIS_STATUS_NO_MORE_DATA && have < 15)
 		return 0;
 	if (!ZYAN_SUCCESS(st)) {
@@ -639,28 +653,96 @@ static unsigned decode_at(struct xlate *x, const u8 *code, unsigned off, u8 *buf
 /* Is `off` the target of a forward jump of what has been decoded? */
 static bool wanted(const struct xlate *x, unsigned off)
 {
-	for (unsigned n = 0; n < x->nr; n++)
-		if ((x->gi[n].kind == GI_JMP || x->gi[n].kind == GI_JCC ||
-		     x->gi[n].kind == GI_JRCXZ) &&
-		    x->gi[n].target == (s32)off)
+	return off < PAGE_SIZE && (x->wanted[off / 64] >> off % 64 & 1);
+}
+
+static void want_target(struct xlate *x, const struct gi *g)
+{
+	if ((g->kind == GI_JMP || g->kind == GI_JCC || g->kind == GI_JRCXZ) && in_page(g->target))
+		x->wanted[g->target / 64] |= BIT(g->target % 64);
+}
+
+/* What an instruction is seen to read. System instructions put flags into images that nobody
+ * takes a result of a function from, but for PUSHF of user code. */
+static u8 seen_reads(const struct xlate *x, const struct gi *g)
+{
+	if (g->kind == GI_HELPER && g->helper == BT_H_PUSHF && x->user)
+		return g->use;
+	return g->kind != GI_HELPER || (g->helper == BT_H_INTERP && !g->ends) ? g->tested : 0;
+}
+
+/* ---- what is looked at again ---- */
+
+/* Look-ahead meets the same instructions again and again, and what the sweep has decoded. What it
+ * asks about them is kept, by their place; their bytes tell whether it still holds. */
+static struct glance *glance_slot(struct xlate *x, const u8 *code)
+{
+	return &x->glances[((uintptr_t)code * 0x9e3779b97f4a7c15ull) >> 52 & (GLANCES - 1)];
+}
+
+static void glance_keep(struct xlate *x, const u8 *code, const u8 *bytes, const struct gi *g)
+{
+	struct glance *k = glance_slot(x, code);
+
+	/* What a bad instruction is depends on more bytes than the one that it has here. */
+	if (g->off > PAGE_SIZE - sizeof(k->bytes) ||
+	    (g->kind == GI_HELPER && g->ends && g->len == 1))
+		return;
+	memcpy(k->bytes, bytes, g->len);
+	k->len = g->len;
+	k->mode = (u8)(x->mode & BTM_PAGE_MASK);
+	k->kind = g->kind;
+	k->ends = g->ends;
+	k->use = g->use;
+	k->kill = g->kill;
+	k->reads = seen_reads(x, g);
+	k->dist = g->target - (s32)g->off;
+}
+
+/* false: it reaches into the next page. */
+static bool glance_at(struct xlate *x, const u8 *page, unsigned off, struct glance *out)
+{
+	const struct glance *k = glance_slot(x, page + off);
+	u8 buf[16];
+	struct gi g;
+
+	if (k->len && k->mode == (u8)(x->mode & BTM_PAGE_MASK) &&
+	    off <= PAGE_SIZE - sizeof(k->bytes)) {
+		*out = *k;
+		/* Guest memory changes: but what is compared is what was decoded. */
+		if (!memcmp(out->bytes, page + off, out->len))
 			return true;
-	return false;
+	}
+	if (!decode_at(x, page, off, buf, &g))
+		return false;
+	out->len = g.len;
+	out->kind = g.kind;
+	out->ends = g.ends;
+	out->use = g.use;
+	out->kill = g.kill;
+	out->reads = seen_reads(x, &g);
+	out->dist = g.target - (s32)off;
+	glance_keep(x, page + off, buf, &g);
+	return true;
 }
 
 static void sweep(struct xlate *x, unsigned off)
 {
+	memset(x->wanted, 0, sizeof(x->wanted));
 	while (x->nr < UNIT_MAX_INSNS && off < PAGE_SIZE) {
 		struct gi *g = &x->gi[x->nr];
 		unsigned len;
 
 		/* What is translated already is jumped to, not translated again. */
-		if (x->nr && !wanted(x, off) &&
+		if (x->nr && !wanted(x, off) && bt_page_covered(x->bt, x->page, off) &&
 		    bt_entry_find(x->bt, x->page, (u16)off, x->mode & BTM_SINGLE) != BT_NONE)
 			return;
 		len = decode_at(x, x->code, off, x->bytes + off, g);
 		if (!len)
 			return;
 		x->nr++;
+		want_target(x, g);
+		glance_keep(x, x->code + off, x->bytes + off, g);
 		off += len;
 		if (g->ends && !wanted(x, off))
 			return;
@@ -720,30 +802,21 @@ struct seen {
 	u8 live, reads;
 };
 
-/* What an instruction is seen to read. System instructions put flags into images that nobody
- * takes a result of a function from, but for PUSHF of user code. */
-static u8 seen_reads(const struct xlate *x, const struct gi *g)
-{
-	return g->kind != GI_HELPER || (g->helper == BT_H_INTERP && !g->ends) ||
-	                       (g->helper == BT_H_PUSHF && x->user)
-	               ? g->use
-	               : 0;
-}
-
 /* Look ahead at page offset `off`, for `budget` instructions. */
 static struct seen look(struct xlate *x, const u8 *code, u32 page, s32 off, unsigned *budget,
                         unsigned depth)
 {
 	struct seen s = {0, 0}, t;
 	bool called = false; /* nobody passes flags to a function, unless seen */
+	bool came = true;    /* by a jump: only there entries are looked for */
 	u8 need = BT_F_ALL;
-	struct gi g;
-	u8 buf[16];
+	struct glance g;
 
 	while (need) {
 		u32 e = BT_NONE;
 
-		if (in_page(off) && page != BT_NONE)
+		if (came && in_page(off) && page != BT_NONE &&
+		    bt_page_covered(x->bt, page, (unsigned)off))
 			e = bt_entry_find(x->bt, page, (u16)off, x->mode & BTM_SINGLE);
 		if (e != BT_NONE) {
 			s.live |=
@@ -751,13 +824,13 @@ static struct seen look(struct xlate *x, const u8 *code, u32 page, s32 off, unsi
 			s.reads |= need & x->bt->entries[e].reads;
 			break;
 		}
-		if (!in_page(off) || !*budget || !decode_at(x, code, (unsigned)off, buf, &g)) {
+		if (!in_page(off) || !*budget || !glance_at(x, code, (unsigned)off, &g)) {
 			s.live |= called ? 0 : need;
 			break;
 		}
 		--*budget;
 		s.live |= need & g.use;
-		s.reads |= need & seen_reads(x, &g);
+		s.reads |= need & g.reads;
 		need &= (u8)~g.kill;
 		if (!need)
 			break;
@@ -765,9 +838,10 @@ static struct seen look(struct xlate *x, const u8 *code, u32 page, s32 off, unsi
 			s.live |= x->bt->strict_flags[x->user] ? need : 0;
 			break;
 		}
-		if (g.kind == GI_JMP || g.kind == GI_CALL) {
+		came = g.kind == GI_JMP || g.kind == GI_CALL;
+		if (came) {
 			called |= g.kind == GI_CALL && !x->bt->strict_flags[x->user];
-			off = g.target;
+			off += g.dist;
 			continue;
 		}
 		if (g.ends || ((g.kind == GI_JCC || g.kind == GI_JRCXZ) && !depth)) {
@@ -775,7 +849,7 @@ static struct seen look(struct xlate *x, const u8 *code, u32 page, s32 off, unsi
 			break;
 		}
 		if (g.kind == GI_JCC || g.kind == GI_JRCXZ) {
-			t = look(x, code, page, g.target, budget, depth - 1);
+			t = look(x, code, page, off + g.dist, budget, depth - 1);
 			s.live |= need & (called ? t.reads : t.live);
 			s.reads |= need & t.reads;
 		}

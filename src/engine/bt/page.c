@@ -150,6 +150,13 @@ void bt_page_cover(struct bt_vm *bt, u32 page, unsigned off, unsigned len)
 	}
 }
 
+bool bt_page_covered(const struct bt_vm *bt, u32 page, unsigned off)
+{
+	const struct bt_priv *pv = bt->priv;
+
+	return pv->ram[bt->pages[page].ram_page].covered[off / 64] >> off % 64 & 1;
+}
+
 static bool covered(const struct bt_ram *r, unsigned off, unsigned len)
 {
 	unsigned end = MIN(off + len, (unsigned)PAGE_SIZE);

@@ -46,6 +46,7 @@ struct gi {
 	s32 target;                 /* of a direct branch: offset from the page's start */
 	u8 use, kill;               /* arithmetic flags: read; surely written (BT_F_*) */
 	u8 mod;                     /* perhaps written */
+	u8 tested;                  /* read for what the instruction computes */
 	u8 live, after;             /* needed before it, behind it */
 	u8 reads;                   /* like live, but only what is seen to be read */
 	u8 there_live, there_reads; /* at the target of a branch out of the unit */
@@ -63,6 +64,16 @@ struct gi {
 	u32 start; /* behind the polls that it begins with: emit_body() makes all of them, so that a
 	            * way in from the run loop always gets on */
 };
+
+/* What look-ahead wants to know of an instruction (decode.c). */
+struct glance {
+	u8 bytes[15];
+	u8 len; /* 0: empty */
+	u8 mode, kind, use, kill, reads;
+	bool ends;
+	s32 dist; /* of a direct branch's target */
+};
+#define GLANCES 4096u
 
 struct fixup { /* a rel32 that jumps to an instruction of the unit */
 	u32 at;
@@ -111,7 +122,8 @@ struct xlate {
 	gpa_t gpa;
 	bool code64, user;
 	const u8 *code;
-	u8 bytes[4096 + 16]; /* a copy of what was decoded: guest memory changes */
+	u8 bytes[4096 + 16];   /* a copy of what was decoded: guest memory changes */
+	u64 wanted[4096 / 64]; /* offsets that forward jumps of the unit go to */
 	unsigned nr;
 	struct gi *gi; /* UNIT_MAX_INSNS + 1 */
 	unsigned cls_r, cls_w;
@@ -125,6 +137,7 @@ struct xlate {
 	struct group groups[64];
 	unsigned nr_groups;
 	int t1_group;              /* whose addend BT_T1 holds just now, or -1 */
+	struct glance *glances;    /* decode.c's, GLANCES */
 	struct grouping *grouping; /* group.c's scratch memory */
 	u32 unit;
 	bool full; /* ran out of room: give up */
