@@ -289,7 +289,7 @@ static void one(struct tally *t, const struct dec *g, const u8 *b, const struct 
 	unsigned len;
 
 	memset(out, 0xcc, sizeof(out));
-	len = bt_encode(out, &g->i, g->o, b, m);
+	len = bt_encode(out, &g->i, g->o, b, m, NULL);
 	if (homeless(g, m)) {
 		t->no_place++;
 		assert_int_equal(len, 0);
@@ -398,7 +398,7 @@ static unsigned encode(unsigned bits, const char *code, unsigned len, const stru
 		ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16);
 	assert_true(decode(&d, (const u8 *)code, len, &g));
 	assert_int_equal(g.i.length, len);
-	return bt_encode(out, &g.i, g.o, (const u8 *)code, m);
+	return bt_encode(out, &g.i, g.o, (const u8 *)code, m, NULL);
 }
 
 #define REFUSED(bits, code, m)                                                                     \

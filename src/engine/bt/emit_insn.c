@@ -115,7 +115,7 @@ static bool emit_in_place(struct xlate *x, const struct gi *g, struct enc_map m,
 	m.mem = ENC_MEM_GS;
 	m.rm_gs = true;
 	m.disp = BT_GS_GPR(s->l[0].guest);
-	len = bt_encode(x->a.p, &g->i, g->o, x->bytes + g->off, &m);
+	len = bt_encode(x->a.p, &g->i, g->o, x->bytes + g->off, &m, x->verified);
 	x->a.p += len;
 	return len;
 }
@@ -148,7 +148,7 @@ static void emit_copy(struct xlate *x, unsigned n)
 		if (lodge.l[i].read)
 			as_ld_gs(&x->a, lodge.l[i].host, BT_GS_GPR(lodge.l[i].guest));
 	}
-	len = bt_encode(x->a.p, &g->i, g->o, x->bytes + g->off, &m);
+	len = bt_encode(x->a.p, &g->i, g->o, x->bytes + g->off, &m, x->verified);
 	if (!len) {
 		/* The encoder refuses what it cannot prove: the reference does it. */
 		emit_helper(x, g, BT_H_INTERP, 0);

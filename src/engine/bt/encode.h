@@ -17,7 +17,7 @@ static inline bool bt_insn_info(struct insn_info *info, u64 feat, const ZydisDec
 /* Length, or 0: can't be encoded so. */
 static inline unsigned bt_encode(u8 out[ENC_MAX], const ZydisDecodedInstruction *i,
                                  const ZydisDecodedOperand *ops, const u8 *bytes,
-                                 const struct enc_map *m)
+                                 const struct enc_map *m, struct enc_verified *verified)
 {
-	return insn_encode(out, i, ops, bytes, m);
+	return insn_encode(out, i, ops, bytes, m, verified);
 }

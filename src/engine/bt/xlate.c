@@ -653,7 +653,8 @@ int bt_xlate_create(struct bt_vm *bt)
 	bt->xlate->gi = calloc(UNIT_MAX_INSNS + 1, sizeof(*bt->xlate->gi));
 	bt->xlate->grouping = calloc(1, bt_grouping_size());
 	bt->xlate->glances = calloc(GLANCES, sizeof(*bt->xlate->glances));
-	if (bt->xlate->gi && bt->xlate->grouping && bt->xlate->glances)
+	bt->xlate->verified = calloc(1, sizeof(*bt->xlate->verified));
+	if (bt->xlate->verified && bt->xlate->gi && bt->xlate->grouping && bt->xlate->glances)
 		return 0;
 	bt_xlate_destroy(bt);
 	return -1;
@@ -666,6 +667,7 @@ void bt_xlate_destroy(struct bt_vm *bt)
 	free(bt->xlate->gi);
 	free(bt->xlate->grouping);
 	free(bt->xlate->glances);
+	free(bt->xlate->verified);
 	free(bt->xlate);
 	bt->xlate = NULL;
 }

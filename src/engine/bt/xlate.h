@@ -136,7 +136,8 @@ struct xlate {
 	unsigned nr_cold;
 	struct group groups[64];
 	unsigned nr_groups;
-	int t1_group;              /* whose addend BT_T1 holds just now, or -1 */
+	int t1_group; /* whose addend BT_T1 holds just now, or -1 */
+	struct enc_verified *verified;
 	struct glance *glances;    /* decode.c's, GLANCES */
 	struct grouping *grouping; /* group.c's scratch memory */
 	u32 unit;

@@ -23,7 +23,7 @@ struct enc {
 	bool has_modrm, op_holds_reg;
 	bool mem; /* the rm operand of the result is memory */
 	u8 imm[8];
-	unsigned nr_imm;
+	unsigned nr_imm, guest_imm; /* replace_opcode() takes some away */
 };
 
 /* General registers are asked for often, and Zydis's own functions are slow: it numbers them
@@ -195,7 +195,7 @@ static void scan(struct enc *e)
 	e->rm = insn->raw.modrm.rm;
 	if (e->code64 || !insn_vex_w_is_width(insn))
 		e->w = e->vex ? insn->raw.vex.W : insn->raw.rex.W;
-	e->nr_imm = imm_bytes(insn);
+	e->nr_imm = e->guest_imm = imm_bytes(insn);
 	if (e->nr_imm > sizeof(e->imm) ||
 	    (!e->vex && insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)) {
 		e->fail = true;
@@ -418,8 +418,57 @@ static bool verify(const struct enc *e, const u8 *out, unsigned len)
 	return true;
 }
 
+/* What decides what put_all() makes, and what verify() compares but for copied values. false: it
+ * does not fit. */
+static bool shape_of(const struct enc *e, struct enc_shape *s)
+{
+	const ZydisDecodedInstruction *insn = e->insn;
+	const struct enc_map *m = e->map;
+	unsigned head = insn->length - (e->vex ? 0 : e->guest_imm), disp = insn->raw.disp.size / 8u;
+	u8 *b = (u8 *)s->word;
+	unsigned n = 0;
+
+	memset(s, 0, sizeof(*s));
+	for (unsigned i = 0; i < head; i++) {
+		if (disp && i - insn->raw.disp.offset < disp)
+			continue;
+		if (n == 12)
+			return false;
+		b[n++] = e->bytes[i];
+	}
+	b[12] = (u8)(n << 4 | disp);
+	b[13] = (u8)(1 | e->code64 << 1 | m->rm_gs << 2 | m->rm_gs_low32 << 3 | e->guest_imm << 4);
+	/* The displacement's form is its value's, the bytes in memory hold nothing else of it. */
+	b[14] = (u8)(m->mem | (!m->disp ? 0 : m->disp == (s8)m->disp ? 1 : 2) << 4);
+	b[15] = m->base;
+	b[16] = m->index;
+	memcpy(b + 17, m->reg, sizeof(m->reg));
+	return true;
+}
+
+/* verify(), unless the same shape has been. */
+static bool verify_once(const struct enc *e, const u8 *out, unsigned len,
+                        struct enc_verified *known)
+{
+	struct enc_shape s, *k;
+	u64 h = 0;
+
+	if (!known || !shape_of(e, &s))
+		return verify(e, out, len);
+	for (unsigned i = 0; i < ARRAY_SIZE(s.word); i++)
+		h = (h ^ s.word[i]) * 0x9e3779b97f4a7c15ull, h ^= h >> 29;
+	k = &known->shape[h >> 32 & (ENC_SHAPES - 1)];
+	if (!memcmp(k, &s, sizeof(s)))
+		return true;
+	if (!verify(e, out, len))
+		return false;
+	*k = s;
+	return true;
+}
+
 unsigned insn_encode(u8 out[ENC_MAX], const ZydisDecodedInstruction *insn,
-                     const ZydisDecodedOperand *ops, const u8 *bytes, const struct enc_map *map)
+                     const ZydisDecodedOperand *ops, const u8 *bytes, const struct enc_map *map,
+                     struct enc_verified *verified)
 {
 	struct enc e = {.insn = insn, .ops = ops, .bytes = bytes, .map = map};
 	unsigned len;
@@ -431,5 +480,5 @@ unsigned insn_encode(u8 out[ENC_MAX], const ZydisDecodedInstruction *insn,
 	if (e.fail || (e.mem && !e.has_modrm))
 		return 0;
 	len = put_all(&e, out);
-	return len && verify(&e, out, len) ? len : 0;
+	return len && verify_once(&e, out, len, verified) ? len : 0;
 }

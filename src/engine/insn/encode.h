@@ -37,9 +37,22 @@ struct enc_map {
 	bool rm_gs, rm_gs_low32;
 };
 
+/* Shapes of encodings that have been verified: everything of instruction and replacement but the
+ * values of displacements and, outside VEX, immediates, which are copied. Zeroed at the start;
+ * its owner's, who calls from one thread at a time. */
+#define ENC_SHAPES 2048u
+struct enc_shape {
+	u64 word[5];
+};
+struct enc_verified {
+	struct enc_shape shape[ENC_SHAPES];
+};
+
 /* The length of the encoding in `out`; 0: it can't be done, for example AH..BH together with a
  * register that needs REX, a register without a place, an instruction that has no ModRM operand
  * to replace, LEA and hidden memory operands (PUSH, string instructions). `bytes`: the guest's
- * insn->length bytes. Does not ask whether the instruction is innocuous (insn_info_get()). */
+ * insn->length bytes. Does not ask whether the instruction is innocuous (insn_info_get()).
+ * `verified`: each shape is verified once; NULL: each encoding is. */
 unsigned insn_encode(u8 out[ENC_MAX], const ZydisDecodedInstruction *insn,
-                     const ZydisDecodedOperand *ops, const u8 *bytes, const struct enc_map *map);
+                     const ZydisDecodedOperand *ops, const u8 *bytes, const struct enc_map *map,
+                     struct enc_verified *verified);

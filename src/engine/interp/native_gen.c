@@ -161,7 +161,7 @@ static bool encode(struct stub *s, const ZydisDecodedInstruction *insn,
 
 	for (unsigned r = 0; r < 16; r++)
 		map.reg[r] = (s8)host_reg(s, r);
-	s->insn_len = insn_encode(s->insn, insn, ops, bytes, &map);
+	s->insn_len = insn_encode(s->insn, insn, ops, bytes, &map, NULL);
 	return s->insn_len;
 }
 
