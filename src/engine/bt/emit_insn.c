@@ -62,7 +62,9 @@ static void find_lodgers(const struct gi *g, struct lodgers *s)
 			s->l[i].write = true;
 		/* Narrow and conditional writes leave the rest as it was; a scan of 0 leaves all.
 		 */
-		if ((o->actions & ~(ZydisOperandActions)ZYDIS_OPERAND_ACTION_WRITE) || o->size < 32)
+		if ((o->actions & ~(ZydisOperandActions)ZYDIS_OPERAND_ACTION_WRITE) ||
+		    o->size < 32 || g->i.mnemonic == ZYDIS_MNEMONIC_BSF ||
+		    g->i.mnemonic == ZYDIS_MNEMONIC_BSR)
 			s->l[i].read = true;
 	}
 }
