@@ -9,8 +9,8 @@
  * writes them before it reads them. Paths that leave the page are followed a few instructions far
  * (bt_peek_live); what cannot be seen counts as live. Two conventions bound this, as in every ABI:
  * nobody returns a value in the arithmetic flags... unless the code behind a call reads them; then
- * bt_set_strict() makes them live across returns from now on, before the call is run; and nobody
- * passes them to a function, unless that is seen where it is called. */
+ * bt_set_strict() makes them live across returns from now on, before the call is run (BT_H_STRICT);
+ * and nobody passes them to a function, unless that is seen where it is called. */
 #include "engine/bt/xlate.h"
 
 #include <string.h>
@@ -429,7 +429,7 @@ static bool classify_system(struct xlate *x, struct gi *g)
 	case ZYDIS_MNEMONIC_PUSHFD:
 	case ZYDIS_MNEMONIC_PUSHFQ:
 		helper(g, BT_H_PUSHF, size);
-		g->use = BT_F_ALL;
+		g->use = g->tested = BT_F_ALL;
 		return true;
 	case ZYDIS_MNEMONIC_POPF:
 	case ZYDIS_MNEMONIC_POPFD:
@@ -646,6 +646,7 @@ static unsigned decode_at(struct xlate *x, const u8 *code, unsigned off, u8 *buf
 		return 1;
 	}
 	g->len = g->i.length;
+	insn_sib_without_base(&g->i, g->o);
 	classify(x, g);
 	return g->len;
 }
@@ -932,19 +933,30 @@ static bool flow_backward(struct xlate *x, struct seen last)
 	return changed;
 }
 
-/* Code behind a call that reads flags, functions that do: see above. */
-static void check_conventions(struct xlate *x, struct seen last)
+/* Code behind a call that reads flags, functions that do: see above. The call is made such that it
+ * changes the convention before it is executed; many never are, for what they call does not return.
+ */
+static bool check_conventions(struct xlate *x, struct seen last)
 {
+	bool found = false;
+
+	if (x->bt->strict_flags[x->user])
+		return false;
 	for (unsigned n = 0; n < x->nr; n++) {
-		const struct gi *g = &x->gi[n];
+		struct gi *g = &x->gi[n];
 
 		if (g->kind != GI_CALL && g->kind != GI_CALL_IND)
 			continue;
-		if (((n + 1 < x->nr ? x->gi[n + 1].reads : last.reads) ||
-		     (g->kind == GI_CALL && g->after)) &&
-		    !x->bt->strict_flags[x->user])
-			bt_set_strict(x->bt, x->user);
+		if ((n + 1 < x->nr ? x->gi[n + 1].reads : last.reads) ||
+		    (g->kind == GI_CALL && g->after)) {
+			helper(g, BT_H_STRICT, 0);
+			g->ends = true;
+			g->use = BT_F_ALL;
+			g->kill = 0;
+			found = true;
+		}
 	}
+	return found;
 }
 
 void bt_decode(struct xlate *x, u16 off)
@@ -973,7 +985,8 @@ void bt_decode(struct xlate *x, u16 off)
 	if (!end->ends && end->kind != GI_STAC)
 		last = peek(x, end->off + end->len);
 	x->last = x->bt->strict_flags[x->user] ? last.live : last.reads;
-	while (flow_backward(x, last))
-		;
-	check_conventions(x, last);
+	do
+		while (flow_backward(x, last))
+			;
+	while (check_conventions(x, last));
 }

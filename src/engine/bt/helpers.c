@@ -447,6 +447,13 @@ static int h_PAUSE(struct x86_cpu *c, u32 arg)
 	return 0;
 }
 
+/* The call itself is translated anew after that. */
+static int h_STRICT(struct x86_cpu *c, u32 arg)
+{
+	bt_set_strict(bt_vm_of(c), c->cpl == 3);
+	return 1;
+}
+
 bt_helper_fn *const bt_helpers[] = {
 #define X(name) h_##name,
 	BT_HELPERS(X)

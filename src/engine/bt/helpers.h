@@ -57,7 +57,8 @@
 	X(IN)          /* bytes (1, 2, 4) | (1: port in DX) << 3 | port << 4 */ \
 	X(OUT)         /* the same */ \
 	X(HYPERCALL)   /* VMCALL, VMMCALL */ \
-	X(PAUSE)
+	X(PAUSE) \
+	X(STRICT)      /* no instruction: a CALL that bt_set_strict() has to precede */
 /* clang-format on */
 
 enum bt_helper {

@@ -528,3 +528,21 @@ u64 insn_features(const struct x86_cpu *c)
 	}
 	return feat;
 }
+
+void insn_sib_without_base(const ZydisDecodedInstruction *insn, ZydisDecodedOperand *ops)
+{
+	const ZydisDecodedInstructionRaw *r = &insn->raw;
+
+	if (!(insn->attributes & ZYDIS_ATTRIB_HAS_SIB) || r->modrm.mod || r->sib.base != 5)
+		return;
+	for (unsigned k = 0; k < insn->operand_count; k++) {
+		ZydisDecodedOperandMem *m = &ops[k].mem;
+
+		if (ops[k].type != ZYDIS_OPERAND_TYPE_MEMORY ||
+		    ops[k].encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM || !m->base)
+			continue;
+		m->base = ZYDIS_REGISTER_NONE;
+		m->disp.has_displacement = ZYAN_TRUE;
+		m->disp.value = r->disp.value;
+	}
+}

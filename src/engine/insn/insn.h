@@ -53,3 +53,7 @@ enum insn_kind insn_kind_of(const ZydisDecodedInstruction *insn);
 bool insn_vex_w_is_width(const ZydisDecodedInstruction *insn);
 /* Would an operand-size prefix make it another instruction? */
 bool insn_no_opsize(const ZydisDecodedInstruction *insn);
+
+/* Zydis 4.0 takes SIB.base = 101b with mod = 00b for r13 when the prefix has B set: it means a
+ * 32-bit displacement and no base whatever B is (SDM 2A, table 2-3). Corrects the operands. */
+void insn_sib_without_base(const ZydisDecodedInstruction *insn, ZydisDecodedOperand *ops);

@@ -6,6 +6,7 @@
  * The bytes of a block are copied first and the copy is decoded, since another vCPU may be
  * writing them; the copy also serves to keep a block when its page was written but not its bytes.
  */
+#include "engine/insn/insn.h"
 #include "engine/interp/native.h"
 #include "engine/interp/op.h"
 
@@ -1206,26 +1207,6 @@ static void dec_init(struct dec *d, struct interp *in, struct x86_cpu *c, u32 mo
 	                       host_has(7, 0, 1, 3, d) ? ZYAN_TRUE : ZYAN_FALSE);
 }
 
-/* Zydis 4.0 takes SIB.base = 101b with mod = 00b for r13 when the prefix has B set: it means a
- * 32-bit displacement and no base whatever B is (SDM 2A, table 2-3). */
-static void sib_without_base(struct dec *d)
-{
-	const ZydisDecodedInstructionRaw *r = &d->i.raw;
-
-	if (!(d->i.attributes & ZYDIS_ATTRIB_HAS_SIB) || r->modrm.mod || r->sib.base != 5)
-		return;
-	for (unsigned k = 0; k < d->i.operand_count; k++) {
-		ZydisDecodedOperandMem *m = &d->o[k].mem;
-
-		if (!is_mem(&d->o[k]) || d->o[k].encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM ||
-		    !m->base)
-			continue;
-		m->base = ZYDIS_REGISTER_NONE;
-		m->disp.has_displacement = ZYAN_TRUE;
-		m->disp.value = r->disp.value;
-	}
-}
-
 /* Decode at bytes[off]. The instruction's length; 0: not enough bytes. op is filled, `*end` set. */
 static unsigned decode_one(struct dec *d, const u8 *bytes, unsigned len, unsigned off,
                            struct op *op, bool *end)
@@ -1248,7 +1229,7 @@ static unsigned decode_one(struct dec *d, const u8 *bytes, unsigned len, unsigne
 		return 1;
 	}
 	op->len = d->i.length;
-	sib_without_base(d);
+	insn_sib_without_base(&d->i, d->o);
 	*end = pick(d);
 	return op->len;
 }
