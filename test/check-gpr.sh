@@ -31,7 +31,7 @@ __longjmp_chk        *              restores general registers only
 pthread_mutex_lock   mmu,bt-link,bt-page,bt-run,bt-safe general registers only
 pthread_mutex_unlock mmu,bt-link,bt-page,bt-run,bt-safe general registers only
 clock_gettime        *              vDSO: the kernel's code, no vector registers
-sched_yield          ops_sys,helpers a system call
+sched_yield          ops_sys,bt-helpers a system call
 nanosleep            tsc            before the VM runs
 log_msg              tsc,run,bt-run before the VM runs
 mmap64               run,x86        creation
@@ -43,6 +43,7 @@ strerror             run,bt-run     creation
 native_create        run            creation
 native_destroy       run            destruction
 native_thread_init   run            creation
+native_thread_exit   run            destruction
 native_generation    decode         clean
 loop_now             x86            creation
 memset               x86            reset and creation, after x86_fpu_put()
@@ -81,7 +82,7 @@ bt_thread_init       bt-run         before the guest runs
 END
 
 # Vector or x87 instructions on purpose: the state itself is moved.
-purpose="cpu_x86_fpu engine_interp_native engine_interp_native_special"
+purpose="cpu_x86_fpu engine_interp_native engine_interp_native_special engine_bt_run"
 tab=$(printf '\t')
 vector="%[xyz]mm[0-9]|%mm[0-7]|%k[0-7]|%st|:$tab(f[a-z0-9]+|v?(ld|st)mxcsr|emms|vzero[a-z]+)( |\$)"
 

@@ -337,9 +337,8 @@ enum bt_stat {
 	BT_STAT_EXITS,   /* BT_LEAVE_EXIT */
 	BT_STAT_LINKS,
 	BT_STAT_FAULTS,
-	BT_STAT_MISSES,      /* in C */
-	BT_STAT_INTERP,      /* instructions by interp_step */
-	BT_STAT_INVALIDATED, /* pages */
+	BT_STAT_MISSES, /* in C */
+	BT_STAT_INTERP, /* instructions by interp_step */
 	BT_STAT_FLUSHES,
 	BT_STAT_SMC,
 	BT_STAT_SUP_DROPS, /* the supervisor's sites emptied */

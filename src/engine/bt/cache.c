@@ -150,7 +150,7 @@ static void cpu_reset(struct bt_cpu *b)
 	bt_jc_reset(b, false);
 	bt_jc_reset(b, true);
 	bt_pb_reset(b);
-	b->home[0] = b->home[1] = 0;
+	b->home[0] = b->home[1] = b->mode = 0;
 	b->inval_seen = bt_priv_of(b->vm)->ring_n;
 }
 

@@ -139,7 +139,6 @@ static void print_stats(struct vm *vm, FILE *out)
 		{BT_STAT_INTERP, "instructions by interp"},
 		{BT_STAT_FAULTS, "host exceptions"},
 		{BT_STAT_SMC, "of these stores to code pages"},
-		{BT_STAT_INVALIDATED, "code pages invalidated"},
 		{BT_STAT_SUP_DROPS, "supervisor's sites emptied"},
 		{BT_STAT_FLUSHES, "full flushes"},
 	};
@@ -156,6 +155,9 @@ static void print_stats(struct vm *vm, FILE *out)
 		if (sum)
 			fprintf(out, "  %-30s %14llu\n", rows[r].name, (unsigned long long)sum);
 	}
+	if (bt_priv_of(vm->engine_vm)->invalidated)
+		fprintf(out, "  %-30s %14llu\n", "code pages invalidated",
+		        (unsigned long long)bt_priv_of(vm->engine_vm)->invalidated);
 }
 
 const struct engine_ops bt_engine = {

@@ -228,6 +228,7 @@ static void pages_kill(struct bt_vm *bt, struct bt_ram *r)
 			bt->units[u].dead = true;
 		pv->ring[pv->ring_n % BT_RING] = id;
 		__atomic_store_n(&pv->ring_n, pv->ring_n + 1, __ATOMIC_RELEASE);
+		pv->invalidated++;
 	}
 	r->first = 0;
 	memset(r->covered, 0, sizeof(r->covered));

@@ -44,6 +44,7 @@ struct bt_priv {
 	bool never_hot;    /* translate whatever comes: tests */
 	u32 ring[BT_RING]; /* ids of dead pages; written under the lock */
 	u32 ring_n;
+	u64 invalidated;
 	struct bt_link *links; /* by exit */
 	struct pmap_code_hook hook;
 	int (*enter)(struct x86_cpu *c, uintptr_t host);

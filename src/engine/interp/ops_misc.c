@@ -123,12 +123,12 @@ void op_native(struct x86_cpu *c, const struct op *op)
 	NEXT;
 }
 
-/* RDRAND and RDSEED where inputs are recorded. */
-void op_native_random(struct x86_cpu *c, const struct op *op)
+/* RDRAND and RDSEED where inputs are recorded. Its local would keep the handler from ending in a
+ * jump. */
+static __attribute__((noinline)) void native_random(struct x86_cpu *c, const struct op *op)
 {
 	struct x86_input in = {.kind = X86_IN_RANDOM, .addr = op->dst};
 
-	OP_SYNC;
 	if (x86_input_take(c, &in)) {
 		REG_AT(c, u64, op->dst) = in.val;
 		c->aflags = in.ok ? X86_RFLAGS_CF : 0;
@@ -138,6 +138,12 @@ void op_native_random(struct x86_cpu *c, const struct op *op)
 		in.ok = c->aflags & X86_RFLAGS_CF;
 		x86_input_made(c, &in);
 	}
+}
+
+void op_native_random(struct x86_cpu *c, const struct op *op)
+{
+	OP_SYNC;
+	native_random(c, op);
 	NEXT;
 }
 
