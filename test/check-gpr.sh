@@ -43,6 +43,8 @@ strerror             run,bt-run     creation
 native_create        run            creation
 native_destroy       run            destruction
 native_thread_init   run            creation
+native_thread_exit   run            before and after the guest runs
+insn_sib_without_base decode         after x86_fpu_put()
 native_thread_exit   run            destruction
 native_generation    decode         clean
 loop_now             x86            creation

@@ -119,3 +119,14 @@ void x86_fpu_init(struct x86_cpu *c)
 	if (__get_cpuid_count(7, 0, &a, &b, &cx, &d))
 		c->fpu_excp_only = b & BIT(6); /* FDP_EXCPTN_ONLY */
 }
+
+bool x86_fpu_pending(const struct x86_cpu *c)
+{
+	u16 fsw;
+
+	if (c->fpu_live)
+		__asm__ volatile("fnstsw %0" : "=m"(fsw));
+	else
+		fsw = get_le16(c->xsave + XS_FSW);
+	return fsw & FSW_ES;
+}

@@ -197,18 +197,6 @@ static int step_over(struct bt_cpu *b, u32 mode, u64 next, u32 seen)
 	return 1;
 }
 
-/* Is there an unmasked x87 exception? It comes before what the operand's address raises. */
-static bool x87_pending(const struct x86_cpu *c)
-{
-	u16 fsw;
-
-	if (c->fpu_live)
-		__asm__ volatile("fnstsw %0" : "=m"(fsw));
-	else
-		fsw = get_le16(c->xsave + 2);
-	return fsw & 0x80;
-}
-
 int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 {
 	struct bt_cpu *b = bt_of(c);
@@ -230,7 +218,7 @@ int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 		return 2;
 	if (size && (addr & ~PAGE_MASK) + size <= PAGE_SIZE &&
 	    (!(one & BT_MISS_ALIGNED) || !(addr & (size - 1))) &&
-	    (!(one & BT_MISS_WAITS) || !x87_pending(c)) &&
+	    (!(one & BT_MISS_WAITS) || !x86_fpu_pending(c)) &&
 	    (!(mode & BTM_CODE64) || is_canonical(addr)) && mmu_fill(c, addr, write) &&
 	    fill_slot(b, addr, slot)) {
 		if (unlikely(b->flushes != seen))
