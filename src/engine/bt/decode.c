@@ -412,6 +412,14 @@ static void without_call(const struct xlate *x, struct gi *g)
 	}
 }
 
+/* Zydis takes R13 for the base that mod 0 and base 5 say is none (SDM 2A table 2-3: REX.B does not
+ * count), and drops the displacement. */
+static bool misread_base(const struct gi *g, const ZydisDecodedOperand *o)
+{
+	return (g->i.attributes & ZYDIS_ATTRIB_HAS_SIB) && !g->i.raw.modrm.mod &&
+	       g->i.raw.sib.base == 5 && o->mem.base != ZYDIS_REGISTER_NONE;
+}
+
 static bool classify_system(struct xlate *x, struct gi *g)
 {
 	unsigned size = g->i.operand_width / 8u;
@@ -446,7 +454,7 @@ static bool classify_system(struct xlate *x, struct gi *g)
 		if (g->i.address_width != 64 || !x->code64 ||
 		    g->o[0].mem.segment == ZYDIS_REGISTER_FS ||
 		    g->o[0].mem.segment == ZYDIS_REGISTER_GS ||
-		    g->o[0].mem.base == ZYDIS_REGISTER_EIP)
+		    g->o[0].mem.base == ZYDIS_REGISTER_EIP || misread_base(g, &g->o[0]))
 			return false;
 		helper(g, BT_H_INVLPG, 0);
 		return true;
@@ -493,7 +501,8 @@ static bool find_memory(struct xlate *x, struct gi *g)
 			return false; /* limits */
 		if (!x->code64 && o->mem.segment == ZYDIS_REGISTER_CS && g->mem_write)
 			return false; /* #GP */
-		if (g->i.address_width == 16 || o->mem.base == ZYDIS_REGISTER_EIP)
+		if (g->i.address_width == 16 || o->mem.base == ZYDIS_REGISTER_EIP ||
+		    misread_base(g, o))
 			return false;
 	}
 	return true;
@@ -585,7 +594,7 @@ static void classify(struct xlate *x, struct gi *g)
 	}
 	if (g->i.mnemonic == ZYDIS_MNEMONIC_LEA) {
 		if (g->i.address_width == 16 || g->i.operand_width == 16 ||
-		    g->o[1].mem.base == ZYDIS_REGISTER_EIP)
+		    g->o[1].mem.base == ZYDIS_REGISTER_EIP || misread_base(g, &g->o[1]))
 			as_interp(g);
 		else
 			g->kind = GI_LEA;
