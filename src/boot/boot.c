@@ -3,13 +3,15 @@
  * write what firmware would have left behind (BIOS data area, ACPI tables, GDT), and let
  * the loader fill in what its protocol hands to the kernel.
  *
- * Nothing is assumed of guest memory, neither zeros nor an earlier load: a reset loads again. */
+ * Nothing is assumed of guest memory, neither zeros nor an earlier load: a reset loads again, from
+ * the files, which stay open. */
 #include "boot/boot.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -64,7 +66,7 @@ static int read_all(int fd, u8 *buf, u64 size, const char *what, const char *pat
 	u64 done = 0;
 
 	while (done < size) {
-		ssize_t n = read(fd, buf + done, size - done);
+		ssize_t n = pread(fd, buf + done, size - done, (off_t)done);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -81,12 +83,51 @@ static int read_all(int fd, u8 *buf, u64 size, const char *what, const char *pat
 	return 0;
 }
 
+/* Between two loads the bytes are the host's page cache's, not ours: a kernel has tens of MiB. */
+static void file_drop(struct boot_file *f)
+{
+	if (f->map)
+		f->dropped = !madvise(f->map, f->size, MADV_DONTNEED);
+}
+
+static int file_again(struct boot_file *f, const char *what)
+{
+	struct stat st;
+	int err;
+
+	if (!f->dropped)
+		return 0;
+	if (fstat(f->fd, &st) < 0)
+		return file_error(what, f->path, errno);
+	if ((u64)st.st_size != f->size || st.st_mtim.tv_sec != f->mtime.tv_sec ||
+	    st.st_mtim.tv_nsec != f->mtime.tv_nsec) {
+		log_error("%s %s: has been changed since the machine was started, which read it "
+		          "again for a reset; start the machine anew to use the new one, and "
+		          "replace files by renaming others over them",
+		          what, f->path);
+		return -ESTALE;
+	}
+	err = read_all(f->fd, f->map, f->size, what, f->path);
+	f->dropped = err;
+	return err;
+}
+
+static void file_close(struct boot_file *f)
+{
+	if (!f->map)
+		return;
+	munmap(f->map, f->size);
+	close(f->fd);
+	f->map = NULL;
+	f->data = NULL;
+}
+
 /* `what` is "kernel" or "initrd". */
-static int file_read(const char *what, const char *path, u8 **data, u64 *size)
+static int file_read(const char *what, const char *path, struct boot_file *out)
 {
 	int fd, err;
 	struct stat st;
-	u8 *buf = NULL;
+	u8 *buf;
 
 	if (!path[0]) {
 		log_error("%s: the path is empty; name a file", what);
@@ -116,20 +157,23 @@ static int file_read(const char *what, const char *path, u8 **data, u64 *size)
 	}
 	if (err)
 		goto out;
-	buf = malloc((size_t)st.st_size);
-	if (!buf) {
+	buf = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+	           -1, 0);
+	if (buf == MAP_FAILED) {
 		log_error("%s %s: no memory for its %llu bytes; free some on the host", what, path,
 		          (unsigned long long)st.st_size);
 		err = -ENOMEM;
 		goto out;
 	}
+	madvise(buf, (size_t)st.st_size, MADV_HUGEPAGE); /* a matter of speed only */
 	err = read_all(fd, buf, (u64)st.st_size, what, path);
 	if (err) {
-		free(buf);
+		munmap(buf, (size_t)st.st_size);
 		goto out;
 	}
-	*data = buf;
-	*size = (u64)st.st_size;
+	*out = (struct boot_file){
+		.map = buf, .data = buf, .size = (u64)st.st_size, .fd = fd, .mtime = st.st_mtim};
+	return 0;
 out:
 	close(fd);
 	return err;
@@ -425,7 +469,7 @@ int boot_put_cmdline(const struct boot_image *img, struct pmap *pmap, bool path_
 	           : pmap_write(pmap, BOOT_CMDLINE + n, img->cmdline, strlen(img->cmdline) + 1);
 }
 
-int boot_image_load(const struct boot_image *img, struct pmap *pmap, struct boot_state *out)
+static int image_put(const struct boot_image *img, struct pmap *pmap, struct boot_state *out)
 {
 	struct boot_memmap map;
 	int err;
@@ -462,6 +506,19 @@ int boot_image_load(const struct boot_image *img, struct pmap *pmap, struct boot
 		out->efer = EFER_LME | EFER_LMA;
 	}
 	return 0;
+}
+
+int boot_image_load(struct boot_image *img, struct pmap *pmap, struct boot_state *out)
+{
+	int err = file_again(&img->kernel, "kernel");
+
+	if (!err)
+		err = file_again(&img->initrd, "initrd");
+	if (!err)
+		err = image_put(img, pmap, out);
+	file_drop(&img->kernel);
+	file_drop(&img->initrd);
+	return err;
 }
 
 /* Opening. */
@@ -542,21 +599,23 @@ fail:
 
 int boot_image_open(struct boot_image **out, const struct boot_config *cfg)
 {
-	u8 *kernel = NULL, *initrd = NULL;
-	u64 kernel_size = 0, initrd_size = 0;
-	int err = file_read("kernel", cfg->kernel, &kernel, &kernel_size);
+	struct boot_file kernel = {0}, initrd = {0};
+	int err = file_read("kernel", cfg->kernel, &kernel);
 
 	if (!err && cfg->initrd)
-		err = file_read("initrd", cfg->initrd, &initrd, &initrd_size);
+		err = file_read("initrd", cfg->initrd, &initrd);
 	if (!err)
-		err = boot_image_from_memory(out, cfg, kernel, kernel_size, initrd, initrd_size);
+		err = boot_image_from_memory(out, cfg, kernel.data, kernel.size, initrd.data,
+		                             initrd.size);
 	if (err) {
-		free(kernel);
-		free(initrd);
+		file_close(&kernel);
+		file_close(&initrd);
 		return err;
 	}
-	(*out)->owned[3] = kernel;
-	(*out)->owned[4] = initrd;
+	kernel.path = (*out)->kernel.path;
+	initrd.path = (*out)->initrd.path;
+	(*out)->kernel = kernel;
+	(*out)->initrd = initrd;
 	return 0;
 }
 
@@ -564,6 +623,8 @@ void boot_image_close(struct boot_image *img)
 {
 	if (!img)
 		return;
+	file_close(&img->kernel);
+	file_close(&img->initrd);
 	for (unsigned i = 0; i < ARRAY_SIZE(img->owned); i++)
 		free(img->owned[i]);
 	free(img);

@@ -7,10 +7,11 @@
  *	PHYS32_ENTRY note
  *	multiboot 1	32-bit protected mode, paging off
  *
- * The files are read once, by boot_image_open(); boot_image_load() can run again at every machine
- * reset and puts everything it relies on into guest memory anew. The bytes of the files are as
- * hostile as a guest. Here nothing knows a CPU: struct boot_state is plain data that the machine
- * applies to one.
+ * boot_image_open() reads the files; boot_image_load() can run again at every machine reset and
+ * puts everything it relies on into guest memory anew. Between two loads the files' bytes take no
+ * memory: they are read again from the open files, which must not have changed (-ESTALE). The bytes
+ *of the files are as hostile as a guest. Here nothing knows a CPU: struct boot_state is plain data
+ *that the machine applies to one.
  *
  * Threading: none; set-up and reset only. Each error is logged here, in one line. */
 #pragma once
@@ -87,7 +88,7 @@ int boot_image_from_memory(struct boot_image **out, const struct boot_config *cf
 
 /* Put kernel, initrd, command line and firmware tables into guest memory. 0 or -errno, logged:
  * -ENOSPC when the memory is too small. */
-int boot_image_load(const struct boot_image *img, struct pmap *pmap, struct boot_state *out);
+int boot_image_load(struct boot_image *img, struct pmap *pmap, struct boot_state *out);
 
 void boot_image_close(struct boot_image *img);
 

@@ -17,6 +17,8 @@
  * below 9f000 for its trampoline while the tables are still in use. */
 #pragma once
 
+#include <time.h>
+
 #include "base/types.h"
 #include "boot/boot.h"
 #include "mem/pmap.h"
@@ -55,6 +57,11 @@ struct boot_file {
 	const char *path;
 	const u8 *data;
 	u64 size;
+	/* Of a file that was opened here: data is our mapping, empty between two loads. */
+	u8 *map;
+	int fd;
+	bool dropped;
+	struct timespec mtime;
 };
 
 /* A run of bytes of the kernel file, loaded at `gpa` and followed by zeros up to `mem_size`. */
@@ -79,7 +86,7 @@ struct boot_image {
 	char *cmdline;
 	unsigned nr_cpus;
 	struct boot_platform platform;
-	void *owned[5]; /* the strings and bytes that close frees */
+	void *owned[3]; /* the strings that close frees */
 
 	/* What the loader found when it checked the kernel. */
 	struct boot_segments segments;

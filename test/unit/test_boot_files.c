@@ -4,6 +4,7 @@
 #include "boot_test.h"
 
 #include <asm/bootparam.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 
 static char dir[] = "/tmp/ringer-boot-XXXXXX";
@@ -122,6 +123,38 @@ static void test_foreign(void **unused)
 	}
 }
 
+/* Files that are overwritten in place are no longer what the machine was started with. */
+static void test_changed(void **unused)
+{
+	struct boot_config cfg = {.nr_cpus = 1};
+	struct boot_state state;
+	struct boot_image *img;
+	struct pmap *pmap;
+	char kernel[256], initrd[256];
+	u32 k[64];
+
+	kernel_bytes(k);
+	strcpy(kernel, file("kernel", k, sizeof(k)));
+	cfg.kernel = kernel;
+	cfg.initrd = initrd;
+	assert_int_equal(pmap_create(&pmap, 4 * MiB), 0);
+	for (unsigned cut = 0; cut < 2; cut++) {
+		strcpy(initrd, file("initrd", "some bytes", 10));
+		assert_int_equal(boot_image_open(&img, &cfg), 0);
+		assert_int_equal(boot_image_load(img, pmap, &state), 0);
+		if (cut) {
+			assert_int_equal(truncate(initrd, 5), 0);
+		} else {
+			struct timespec t[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+
+			assert_int_equal(utimensat(AT_FDCWD, initrd, t, 0), 0);
+		}
+		assert_int_equal(boot_image_load(img, pmap, &state), -ESTALE);
+		boot_image_close(img);
+	}
+	pmap_destroy(pmap);
+}
+
 /* A machine reset: the file is gone, memory is garbage, and the second load is like the first. */
 static void test_reload(void **unused)
 {
@@ -219,9 +252,8 @@ static int teardown(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_open_errors),
-		cmocka_unit_test(test_foreign),
-		cmocka_unit_test(test_reload),
+		cmocka_unit_test(test_open_errors), cmocka_unit_test(test_foreign),
+		cmocka_unit_test(test_changed),     cmocka_unit_test(test_reload),
 		cmocka_unit_test(test_bios_data),
 	};
 
