@@ -181,32 +181,45 @@ static void emit_lea(struct xlate *x, const struct gi *g)
 	}
 }
 
-/* One instruction where the operands allow it. */
+/* The register that holds an address register's value: `tmp` for one without a home. -1: none. */
+static int address_register(struct xlate *x, ZydisRegister reg, int tmp)
+{
+	unsigned r;
+
+	if (reg == ZYDIS_REGISTER_NONE)
+		return -1;
+	r = (unsigned)ZydisRegisterGetId(
+		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
+	if (bt_home(r) >= 0)
+		return bt_home(r);
+	if (tmp == BT_T1)
+		x->t1_group = -1;
+	as_ld_gs(&x->a, tmp, BT_GS_GPR(r));
+	return tmp;
+}
+
+/* Straight into the register, where it has a home. */
 static bool emit_lea_direct(struct xlate *x, const struct gi *g)
 {
 	const ZydisDecodedOperand *o = &g->o[1];
 	int home = bt_home(gpr_of(&g->o[0]));
-	int base = -1, index = -1;
+	int base, index;
 	s64 disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
 	bool w = g->i.operand_width == 64 && g->i.address_width == 64;
 	unsigned s = o->mem.scale;
 
-	if (home < 0 || o->mem.base == ZYDIS_REGISTER_RIP || (s64)(s32)disp != disp)
+	if (home < 0 || (s64)(s32)disp != disp)
 		return false;
-	if (o->mem.base != ZYDIS_REGISTER_NONE) {
-		base = bt_home((unsigned)ZydisRegisterGetId(
-			ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->mem.base)));
-		if (base < 0)
+	if (o->mem.base == ZYDIS_REGISTER_RIP) {
+		if (!w)
 			return false;
+		emit_va(x, home, (s32)(g->off + g->len + disp));
+		return true;
 	}
-	if (o->mem.index != ZYDIS_REGISTER_NONE) {
-		index = bt_home((unsigned)ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(
-			ZYDIS_MACHINE_MODE_LONG_64, o->mem.index)));
-		if (index < 0)
-			return false;
-	}
-	if (base < 0 && index < 0)
+	if (o->mem.base == ZYDIS_REGISTER_NONE && o->mem.index == ZYDIS_REGISTER_NONE)
 		return false;
+	base = address_register(x, o->mem.base, BT_T0);
+	index = address_register(x, o->mem.index, BT_T1);
 	as_lea(&x->a, w, home, base, index, s == 8 ? 3 : s == 4 ? 2 : s == 2 ? 1 : 0, (s32)disp);
 	return true;
 }

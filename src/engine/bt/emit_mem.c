@@ -198,6 +198,12 @@ static void use_group(struct xlate *x, unsigned i, unsigned reg, int index, s32 
 		as_lea(&x->a, true, BT_T0, BT_T1, bt_home((unsigned)index), q->scale, 0);
 		out->index = BT_T0;
 		out->spare = BT_T1;
+		if (base < 0) {
+			base = BT_T1;
+			as_ld_gs(&x->a, base, BT_GS_GPR(reg));
+			x->t1_group = -1;
+			out->spare = -1;
+		}
 	} else if (base < 0) {
 		base = BT_T0;
 		as_ld_gs(&x->a, base, BT_GS_GPR(reg));

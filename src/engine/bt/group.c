@@ -99,7 +99,7 @@ static bool operand_address(const struct gi *g, struct address *at)
 	if (o->mem.index != ZYDIS_REGISTER_NONE) {
 		at->index = (int)reg_id(o->mem.index);
 		at->scale = (unsigned)__builtin_ctz(o->mem.scale);
-		if (at->index > 15 || bt_home((unsigned)at->index) < 0 || bt_home(at->base) < 0)
+		if (at->index > 15 || bt_home((unsigned)at->index) < 0)
 			return false;
 	}
 	at->disp = o->mem.disp.has_displacement ? (s32)o->mem.disp.value : 0;
