@@ -617,6 +617,13 @@ static void classify(struct xlate *x, struct gi *g)
 	g->kind = GI_COPY;
 }
 
+/* A jump through a constant place, as procedure linkage tables have: part of a call, over which
+ * user code passes no flags. */
+static bool jumps_on(const struct gi *g)
+{
+	return g->kind == GI_JMP_IND && g->mem >= 0 && g->o[g->mem].mem.base == ZYDIS_REGISTER_RIP;
+}
+
 /* ---- the sweep ---- */
 
 /* ZydisDecoderDecodeFull() clears room for ten operands each time; what is asked about without
@@ -922,7 +929,7 @@ static bool flow_backward(struct xlate *x, struct seen last)
 				after.live = after.reads;
 			break;
 		case GI_JMP_IND:
-			after = (struct seen){BT_F_ALL, 0};
+			after = (struct seen){strict || !x->user || !jumps_on(g) ? BT_F_ALL : 0, 0};
 			break;
 		case GI_CALL_IND:
 		case GI_RET:

@@ -11,6 +11,8 @@
  *		mov %gs:slot.addend, t1			add %gs:slot.addend, t0
  *		op  disp(base, t1)			op  (t0)
  *
+ * RIP-relative operands' offset in the page is known: a comparison of pages for equality is enough.
+ *
  * Form A keeps the slot off the way from address to datum. A slot's page is BT_PB_NONE when it is
  * empty, which no operand reaches. The miss is cold code: STUB_MISS (bt.h) fills the slot from the
  * TLB and comes back, or executes the instruction by interp.
@@ -212,6 +214,47 @@ static void use_group(struct xlate *x, unsigned i, unsigned reg, int index, s32 
 	out->base = (u8)base;
 }
 
+/* An operand at a constant distance from the code, not over two pages: only the page is compared.
+ */
+static bool at_constant(const struct gi *g, const ZydisDecodedOperand *o, s64 *rel)
+{
+	if (o->mem.base != ZYDIS_REGISTER_RIP || g->i.address_width != 64 || has_segbase(o))
+		return false;
+	*rel = (s64)g->off + g->len + o->mem.disp.value;
+	return (s64)(s32)*rel == *rel && g->mem_size &&
+	       (u64)(*rel & (s64)~PAGE_MASK) + g->mem_size <= PAGE_SIZE;
+}
+
+static void finish_constant(struct xlate *x, unsigned n, s32 rel, unsigned size, bool write,
+                            bool live, s32 site, struct mem_ref *out)
+{
+	u32 retry = as_here(&x->a);
+	struct cold *k;
+
+	x->t1_group = -1;
+	as_ld_gs(&x->a, BT_T0, BT_GS_PB(x->page));
+	as_lea(&x->a, true, BT_T1, BT_T0, -1, 0, rel & (s32)PAGE_MASK);
+	as_gs(&x->a, true, 0x3b, BT_T1, site);
+	k = cold_add(x, COLD_MISS);
+	k->from = as_jcc(&x->a, 5, 0); /* jne */
+	k->insn = (u16)n;
+	k->cls = (u8)(write ? x->cls_w : x->cls_r);
+	k->site = site;
+	k->size = (u8)size;
+	k->back = retry;
+	k->form_b = true;
+	k->rel = rel;
+	k->saved = live;
+	if (live) {
+		emit_flags_restore(x, BT_T1);
+		as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
+		as_lea(&x->a, true, BT_T0, BT_T0, BT_T1, 0, 0);
+	} else {
+		as_add_gs(&x->a, BT_T0, site + (s32)offsetof(struct bt_site, addend));
+	}
+	*out = (struct mem_ref){.base = BT_T0, .index = 0xff, .disp = rel, .spare = BT_T1};
+}
+
 void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref *out)
 {
 	const struct gi *g = &x->gi[n];
@@ -219,6 +262,7 @@ void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref 
 	bool live = g->live;
 	u32 retry;
 	s32 site;
+	s64 rel;
 
 	if (g->group_mem >= 0) {
 		use_group(x, (unsigned)g->group_mem, reg_id(o->mem.base),
@@ -237,6 +281,10 @@ void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref 
 
 		finish_a(x, n, bt_home(reg_id(o->mem.base)), (s32)disp, g->mem_size, write, live,
 		         retry, site, out);
+		return;
+	}
+	if (x->code64 && at_constant(g, o, &rel)) {
+		finish_constant(x, n, (s32)rel, g->mem_size, write, live, site, out);
 		return;
 	}
 	emit_address(x, g, o, BT_T0, true);
@@ -429,6 +477,8 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 	as_patch(&x->a, k->from, as_here(&x->a));
 	if (!k->form_b)
 		as_add_gs(&x->a, BT_T0, k->site);
+	else if (k->rel)
+		as_lea(&x->a, true, BT_T0, BT_T0, -1, 0, k->rel);
 	as_mov_i32(&x->a, BT_T1, (u32)k->site);
 	as_call(&x->a,
 	        (u32)(x->bt->stub[write ? STUB_MISS_W : STUB_MISS_R] - (uintptr_t)x->bt->cache.rx));

@@ -94,6 +94,7 @@ struct cold {
 	u32 from; /* rel32 to patch to the cold code */
 	u32 back; /* where to go on */
 	s32 site; /* %gs-offset of the slot */
+	s32 rel;  /* COLD_MISS: still to be added to the address in BT_T0 */
 	u16 span; /* COLD_GROUP: bytes checked */
 	u32 exit;
 	u16 group;
