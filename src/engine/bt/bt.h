@@ -210,6 +210,7 @@ struct bt_cache {
 	u8 *rw, *rx;
 	u32 size, used;
 	u32 stubs_end;
+	u32 populated; /* bytes whose pages were asked for */
 };
 
 /* ---- pages, units, entries, exits ---- */
@@ -377,6 +378,9 @@ static inline struct bt_vm *bt_vm_of(struct x86_cpu *c)
  * again. There is always at least room after a flush. */
 u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 off, const u8 *code,
                  u32 page2, const u8 *next);
+
+/* cache.c: room for code to come. */
+void bt_cache_populate(struct bt_vm *bt);
 
 /* The translator's scratch memory: 0 or -1. */
 int bt_xlate_create(struct bt_vm *bt);

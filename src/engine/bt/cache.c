@@ -11,6 +11,10 @@
 #include "base/log.h"
 #include "engine/bt/runtime.h"
 
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ  22
+#define MADV_POPULATE_WRITE 23
+#endif
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
 #endif
@@ -67,6 +71,20 @@ static int map_code(struct bt_vm *bt)
 	bt->cache.rx = pv->area + BT_CACHE_SIZE;
 	bt->cache.size = BT_CACHE_SIZE;
 	return err;
+}
+
+/* Pages of the cache in pieces: a host page fault for each, in both mappings, costs more. An old
+ * kernel refuses: then they come one by one. */
+void bt_cache_populate(struct bt_vm *bt)
+{
+	struct bt_cache *k = &bt->cache;
+	u32 n = MIN(BT_POPULATE, k->size - k->populated);
+
+	if (likely(k->used + BT_POPULATE / 2 < k->populated) || !n)
+		return;
+	madvise(k->rw + k->populated, n, MADV_POPULATE_WRITE);
+	madvise(k->rx + k->populated, n, MADV_POPULATE_READ);
+	k->populated += n;
 }
 
 static void empty_tables(struct bt_vm *bt)

@@ -326,19 +326,27 @@ static void port_io(struct gi *g, bool in)
 
 /* System instructions without operands that matter, by table. */
 static const struct {
-	u16 mnemonic;
+	bool is;
 	u8 helper;
 	u8 arg;
-} plain[] = {
-	{ZYDIS_MNEMONIC_CLI, BT_H_CLI, 0},           {ZYDIS_MNEMONIC_STI, BT_H_STI, 0},
-	{ZYDIS_MNEMONIC_HLT, BT_H_HLT, 0},           {ZYDIS_MNEMONIC_SWAPGS, BT_H_SWAPGS, 0},
-	{ZYDIS_MNEMONIC_CLTS, BT_H_CLTS, 0},         {ZYDIS_MNEMONIC_STAC, BT_H_STAC, 1},
-	{ZYDIS_MNEMONIC_CLAC, BT_H_STAC, 0},         {ZYDIS_MNEMONIC_RDMSR, BT_H_RDMSR, 0},
-	{ZYDIS_MNEMONIC_WRMSR, BT_H_WRMSR, 0},       {ZYDIS_MNEMONIC_CPUID, BT_H_CPUID, 0},
-	{ZYDIS_MNEMONIC_RDTSC, BT_H_RDTSC, 0},       {ZYDIS_MNEMONIC_RDTSCP, BT_H_RDTSCP, 0},
-	{ZYDIS_MNEMONIC_RDPMC, BT_H_RDPMC, 0},       {ZYDIS_MNEMONIC_XGETBV, BT_H_XGETBV, 0},
-	{ZYDIS_MNEMONIC_PAUSE, BT_H_PAUSE, 0},       {ZYDIS_MNEMONIC_VMCALL, BT_H_HYPERCALL, 0},
-	{ZYDIS_MNEMONIC_VMMCALL, BT_H_HYPERCALL, 0},
+} plain[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
+	[ZYDIS_MNEMONIC_CLI] = {true, BT_H_CLI, 0},
+	[ZYDIS_MNEMONIC_STI] = {true, BT_H_STI, 0},
+	[ZYDIS_MNEMONIC_HLT] = {true, BT_H_HLT, 0},
+	[ZYDIS_MNEMONIC_SWAPGS] = {true, BT_H_SWAPGS, 0},
+	[ZYDIS_MNEMONIC_CLTS] = {true, BT_H_CLTS, 0},
+	[ZYDIS_MNEMONIC_STAC] = {true, BT_H_STAC, 1},
+	[ZYDIS_MNEMONIC_CLAC] = {true, BT_H_STAC, 0},
+	[ZYDIS_MNEMONIC_RDMSR] = {true, BT_H_RDMSR, 0},
+	[ZYDIS_MNEMONIC_WRMSR] = {true, BT_H_WRMSR, 0},
+	[ZYDIS_MNEMONIC_CPUID] = {true, BT_H_CPUID, 0},
+	[ZYDIS_MNEMONIC_RDTSC] = {true, BT_H_RDTSC, 0},
+	[ZYDIS_MNEMONIC_RDTSCP] = {true, BT_H_RDTSCP, 0},
+	[ZYDIS_MNEMONIC_RDPMC] = {true, BT_H_RDPMC, 0},
+	[ZYDIS_MNEMONIC_XGETBV] = {true, BT_H_XGETBV, 0},
+	[ZYDIS_MNEMONIC_PAUSE] = {true, BT_H_PAUSE, 0},
+	[ZYDIS_MNEMONIC_VMCALL] = {true, BT_H_HYPERCALL, 0},
+	[ZYDIS_MNEMONIC_VMMCALL] = {true, BT_H_HYPERCALL, 0},
 };
 
 /* Those that transfer control; flags go with them. */
@@ -424,14 +432,13 @@ static bool classify_system(struct xlate *x, struct gi *g)
 {
 	unsigned size = g->i.operand_width / 8u;
 
-	for (unsigned k = 0; k < ARRAY_SIZE(plain); k++)
-		if (plain[k].mnemonic == g->i.mnemonic) {
-			helper(g, plain[k].helper, plain[k].arg);
-			g->kill = 0;
-			if (x->code64 && !x->user)
-				without_call(x, g);
-			return true;
-		}
+	if (plain[g->i.mnemonic].is) {
+		helper(g, plain[g->i.mnemonic].helper, plain[g->i.mnemonic].arg);
+		g->kill = 0;
+		if (x->code64 && !x->user)
+			without_call(x, g);
+		return true;
+	}
 	switch (g->i.mnemonic) {
 	case ZYDIS_MNEMONIC_PUSHF:
 	case ZYDIS_MNEMONIC_PUSHFD:

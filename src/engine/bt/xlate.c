@@ -581,6 +581,7 @@ static void commit(struct xlate *x, u32 start)
 		bt->insns[bt->nr_insns++] = (struct bt_insn){
 			.host = x->gi[n].host, .guest = x->gi[n].off, .len = x->gi[n].len};
 	bt->cache.used = as_here(&x->a);
+	bt_cache_populate(bt);
 	bt_page_cover(bt, x->page, x->gi[0].off, last->off + last->len - x->gi[0].off);
 	b->stat[BT_STAT_TRANSLATED]++;
 	b->stat[BT_STAT_GUEST_INSNS] += x->nr;
