@@ -54,7 +54,13 @@ void emit_address(struct xlate *x, const struct gi *g, const ZydisDecodedOperand
 	int base = -1, index = -1;
 
 	if (o->mem.base == ZYDIS_REGISTER_RIP) {
-		emit_va(x, dst, (s32)(g->off + g->len + disp));
+		s64 rel = (s64)g->off + g->len + disp;
+		bool fits = rel == (s32)rel;
+
+		/* From the page's start it may be farther than a displacement reaches. */
+		emit_va(x, dst, fits ? (s32)rel : g->off + g->len);
+		if (!fits)
+			as_lea(&x->a, true, dst, dst, -1, 0, (s32)disp);
 	} else {
 		if (o->mem.base != ZYDIS_REGISTER_NONE) {
 			base = bt_home(reg_id(o->mem.base));
