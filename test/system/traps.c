@@ -103,7 +103,8 @@ enum {
 	  "callq *%r15")                                                                           \
 	X(call_mem_hole, V_GP, 0, ANY | FLAGS_UNDEFINED,                                           \
 	  "movabsq $0x8000800000000000, %r15; movq %r15, (%rsi)", "callq *(%rsi)")                 \
-	X(ret_hole, V_GP, 0, ANY | FLAGS_UNDEFINED, "movabsq $0x1234800000000000, %r15; pushq %r15", "ret")          \
+	X(ret_hole, V_GP, 0, ANY | FLAGS_UNDEFINED,                                                \
+	  "movabsq $0x1234800000000000, %r15; pushq %r15", "ret")                                  \
 	X(lret_null, V_GP, 0, ANY, "pushq $0; pushq $0", "lretq")                                  \
 	X(iret_bad_cs, V_GP, 0x130, ANY,                                                           \
 	  "pushq $0x2b; pushq %rsp; pushq $2; pushq $0x133; pushq %rax", "iretq")                  \
