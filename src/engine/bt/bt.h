@@ -372,8 +372,8 @@ static inline struct bt_vm *bt_vm_of(struct x86_cpu *c)
 
 /* ---- xlate.c: translation ----
  * Under the lock, in plain C (x86_fpu_put was called). `code` is the page's 4096 bytes (guest
- * memory: changing), `next` those of the virtually next page or NULL (then a straddling
- * instruction is left to interp). Makes unit, entries and exits for guest offset `off`.
+ * memory: changing), `next` those of the virtually next page, code page `page2`, or NULL (then a
+ * straddling instruction is left to interp). Makes unit, entries and exits for guest offset `off`.
  * Returns the entry's index, or BT_NONE: out of cache or table space: flush everything, try
  * again. There is always at least room after a flush. */
 u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 off, const u8 *code,
@@ -381,6 +381,9 @@ u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 of
 
 /* cache.c: room for code to come. */
 void bt_cache_populate(struct bt_vm *bt);
+
+/* Does the instruction at `off` of `code` reach into the next page? In plain C. */
+bool bt_straddles(const struct bt_vm *bt, u32 mode, u16 off, const u8 *code);
 
 /* The translator's scratch memory: 0 or -1. */
 int bt_xlate_create(struct bt_vm *bt);

@@ -648,8 +648,10 @@ static ZyanStatus decode_full(const ZydisDecoder *d, const u8 *buf, unsigned hav
 }
 
 /* Decode at page offset `off`, the bytes copied to `buf` first, for they may change; 0: it reaches
- * into the next page. A bad instruction is one that interp raises the exception of. */
-static unsigned decode_at(struct xlate *x, const u8 *code, unsigned off, u8 *buf, struct gi *g)
+ * into the next page, and `next` is NULL. A bad instruction is one that interp raises the exception
+ * of. */
+static unsigned decode_at(struct xlate *x, const u8 *code, const u8 *next, unsigned off, u8 *buf,
+                          struct gi *g)
 {
 	unsigned have = (unsigned)PAGE_SIZE - off;
 	ZyanStatus st;
@@ -660,6 +662,10 @@ static unsigned decode_at(struct xlate *x, const u8 *code, unsigned off, u8 *buf
 	g->inner = g->mem = -1;
 	have = MIN(have, 15u);
 	memcpy(buf, code + off, have);
+	if (have < 15 && next) {
+		memcpy(buf + have, next, 15 - have);
+		have = 15;
+	}
 	st = decode_full(&x->bt->decoder[x->code64], buf, have, g);
 	if (st == ZYDIS_STATUS_NO_MORE_DATA && have < 15)
 		return 0;
@@ -737,7 +743,7 @@ static bool glance_at(struct xlate *x, const u8 *page, unsigned off, struct glan
 		if (!memcmp(out->bytes, page + off, out->len))
 			return true;
 	}
-	if (!decode_at(x, page, off, buf, &g))
+	if (!decode_at(x, page, NULL, off, buf, &g))
 		return false;
 	out->len = g.len;
 	out->kind = g.kind;
@@ -761,7 +767,8 @@ static void sweep(struct xlate *x, unsigned off)
 		if (x->nr && !wanted(x, off) && bt_page_covered(x->bt, x->page, off) &&
 		    bt_entry_find(x->bt, x->page, (u16)off, x->mode & BTM_SINGLE) != BT_NONE)
 			return;
-		len = decode_at(x, x->code, off, x->bytes + off, g);
+		/* Only the first may reach into the next page: see emit_straddle_check(). */
+		len = decode_at(x, x->code, x->nr ? NULL : x->next, off, x->bytes + off, g);
 		if (!len)
 			return;
 		x->nr++;
@@ -980,6 +987,19 @@ static bool check_conventions(struct xlate *x, struct seen last)
 		}
 	}
 	return found;
+}
+
+bool bt_straddles(const struct bt_vm *bt, u32 mode, u16 off, const u8 *code)
+{
+	unsigned have = (unsigned)PAGE_SIZE - off;
+	ZydisDecodedInstruction i;
+	u8 buf[15];
+
+	if (have >= sizeof(buf))
+		return false;
+	memcpy(buf, code + off, have);
+	return ZydisDecoderDecodeInstruction(&bt->decoder[!!(mode & BTM_CODE64)], NULL, buf, have,
+	                                     &i) == ZYDIS_STATUS_NO_MORE_DATA;
 }
 
 void bt_decode(struct xlate *x, u16 off)

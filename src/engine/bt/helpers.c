@@ -15,6 +15,7 @@
 
 #include <sched.h>
 
+#include "engine/bt/runtime.h"
 #include "engine/interp/interp.h"
 
 /* ---- what translated code depends on ---- */
@@ -89,6 +90,27 @@ static int h_INTERP(struct x86_cpu *c, u32 arg)
 		return 1;
 	c->next_rip = next;
 	return after(c, &b);
+}
+
+/* An instruction that reaches into the next page, where pb didn't say that it is the page it was
+ * translated from: it is this time by the interpreter, and the next time perhaps not. */
+static int h_STRADDLE(struct x86_cpu *c, u32 arg)
+{
+	struct bt_cpu *b = bt_of(c);
+	const struct bt_page *p = &b->vm->pages[arg];
+	u64 va = (c->rip & PAGE_MASK) + PAGE_SIZE;
+	const struct itlb_entry *e;
+	unsigned i;
+
+	if (c->mode & M_CS64 ? is_canonical(va) : va <= ~0u) {
+		e = mmu_fetch(c, va);
+		if (e && e->gpa == p->gpa && !__atomic_load_n(&p->dead, __ATOMIC_RELAXED)) {
+			i = (unsigned)(e - c->itlb);
+			bt_pb_set(b, arg, va, c->itlb_global[i / 64] >> i % 64 & 1);
+		}
+	}
+	h_INTERP(c, 0);
+	return 1;
 }
 
 /* ---- transfers: privilege and mode change ---- */

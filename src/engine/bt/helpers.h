@@ -58,7 +58,8 @@
 	X(OUT)         /* the same */ \
 	X(HYPERCALL)   /* VMCALL, VMMCALL */ \
 	X(PAUSE) \
-	X(STRICT)      /* no instruction: a CALL that bt_set_strict() has to precede */
+	X(STRICT)      /* no instruction: a CALL that bt_set_strict() has to precede */ \
+	X(STRADDLE)    /* code page that the instruction reaches into; after INTERP, to the run loop */
 /* clang-format on */
 
 enum bt_helper {

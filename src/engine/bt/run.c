@@ -236,27 +236,75 @@ int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 
 /* ---- look-up ---- */
 
+/* A page of code where the vCPU is about to execute, and pb set. */
+struct place {
+	struct itlb_entry f;
+	u32 page;
+};
+
+/* May raise. False: not RAM, or it is written all the time. page BT_NONE: no more numbers. */
+static bool enter_page(struct bt_cpu *b, u64 va, u32 mode, struct place *at)
+{
+	struct x86_cpu *c = b->c;
+	const struct itlb_entry *e = mmu_fetch(c, va);
+	u64 ram_page;
+	bool global;
+	unsigned n;
+
+	if (unlikely(!e))
+		return false;
+	at->f = *e;
+	n = (unsigned)(e - c->itlb);
+	global = c->itlb_global[n / 64] >> n % 64 & 1;
+	ram_page = pmap_page(c->pmap, at->f.hva);
+	if (unlikely(bt_page_hot(b->vm, ram_page)))
+		return false;
+	at->page = bt_page_get(b->vm, at->f.gpa, ram_page, mode & BTM_PAGE_MASK);
+	if (likely(at->page != BT_NONE))
+		bt_pb_set(b, at->page, va & PAGE_MASK, global);
+	return true;
+}
+
+/* The page that the instruction at c->rip reaches into. It is about to be executed: so this may
+ * raise. */
+static bool page_behind(struct bt_cpu *b, u32 mode, const struct itlb_entry *f, struct place *at)
+{
+	u64 rip = b->c->rip, va = (rip & PAGE_MASK) + PAGE_SIZE;
+
+	return bt_straddles(b->vm, mode, (u16)(rip & ~PAGE_MASK), f->hva) &&
+	       (mode & BTM_CODE64 ? is_canonical(va) : va <= ~0u) && enter_page(b, va, mode, at) &&
+	       at->page != BT_NONE;
+}
+
 /* The entry at offset `off` of a page that has none there, or BT_NONE: try otherwise. */
 static u32 translate(struct bt_cpu *b, u32 page, u32 mode, u16 off, const struct itlb_entry *f)
 {
 	struct bt_vm *bt = b->vm;
 	struct bt_priv *pv = bt_priv_of(bt);
 	u32 n = BT_NONE;
+	struct place next = {.page = BT_NONE};
 	bool tried = false;
 
 	x86_fpu_put(b->c);
+	if (unlikely(off > PAGE_SIZE - 15) && !page_behind(b, mode, f, &next))
+		next = (struct place){.page = BT_NONE};
 	do {
 		pmap_code_mark(b->c->pmap, f->code_ver);
+		if (next.page != BT_NONE)
+			pmap_code_mark(b->c->pmap, next.f.code_ver);
 		pthread_mutex_lock(&bt->lock);
 		/* Not ready: a store took the mark off in this moment; mark it again. */
-		if (bt_page_ready(bt, page)) {
+		if (bt_page_ready(bt, page) &&
+		    (next.page == BT_NONE || bt_page_ready(bt, next.page))) {
 			n = bt_entry_find(bt, page, off, mode & BTM_SINGLE);
 			if (n == BT_NONE)
-				n = bt_translate(bt, b->c, page, mode, off, f->hva, BT_NONE, NULL);
+				n = bt_translate(bt, b->c, page, mode, off, f->hva, next.page,
+				                 next.f.hva);
 			tried = true;
 		}
 		pthread_mutex_unlock(&bt->lock);
 	} while (!tried && !bt->pages[page].dead &&
+	         (next.page == BT_NONE || !bt->pages[next.page].dead) &&
 	         !__atomic_load_n(&pv->want_flush, __ATOMIC_RELAXED));
 	if (n != BT_NONE) {
 		b->failures = 0;
@@ -294,11 +342,8 @@ static bool back_to_source(struct bt_cpu *b)
 static u32 lookup(struct bt_cpu *b, u32 mode)
 {
 	struct x86_cpu *c = b->c;
-	const struct itlb_entry *e;
-	struct itlb_entry f;
-	u64 ram_page;
-	bool global;
-	u32 page, n;
+	struct place at;
+	u32 n;
 
 	c->next_rip = c->rip;
 	if ((mode & BTM_CODE64) && unlikely(!is_canonical(c->rip))) {
@@ -306,25 +351,16 @@ static u32 lookup(struct bt_cpu *b, u32 mode)
 			return BT_NONE;
 		x86_gp(c, 0);
 	}
-	e = mmu_fetch(c, c->rip);
-	if (unlikely(!e))
+	if (!enter_page(b, c->rip, mode, &at))
 		return BT_NONE;
-	f = *e;
-	n = (u32)(e - c->itlb);
-	global = c->itlb_global[n / 64] >> n % 64 & 1;
-	ram_page = pmap_page(c->pmap, f.hva);
-	if (unlikely(bt_page_hot(b->vm, ram_page)))
-		return BT_NONE;
-	page = bt_page_get(b->vm, f.gpa, ram_page, mode & BTM_PAGE_MASK);
-	if (unlikely(page == BT_NONE)) {
+	if (unlikely(at.page == BT_NONE)) {
 		x86_fpu_put(c);
 		bt_flush_code(b);
 		return BT_NONE;
 	}
-	bt_pb_set(b, page, c->rip & PAGE_MASK, global);
-	n = bt_entry_find(b->vm, page, (u16)(c->rip & ~PAGE_MASK), mode & BTM_SINGLE);
+	n = bt_entry_find(b->vm, at.page, (u16)(c->rip & ~PAGE_MASK), mode & BTM_SINGLE);
 	if (unlikely(n == BT_NONE))
-		n = translate(b, page, mode, (u16)(c->rip & ~PAGE_MASK), &f);
+		n = translate(b, at.page, mode, (u16)(c->rip & ~PAGE_MASK), &at.f);
 	/* The translation may have asked for a flush, or the page died. */
 	if (unlikely(attention(b)))
 		return n == BT_NONE ? BT_NONE : BT_AGAIN;

@@ -429,6 +429,10 @@ static void emit_cold(struct xlate *x)
 		case COLD_HELPER:
 			emit_cold_helper(x, k);
 			break;
+		case COLD_STRADDLE: /* does not come back */
+			as_patch(a, k->from, as_here(a));
+			emit_helper(x, &x->gi[k->insn], BT_H_STRADDLE, x->page2);
+			break;
 		case COLD_RET_MISS:
 			as_patch(a, k->from, as_here(a));
 			as_add_gs(a, BT_T0, BT_GS_PB(x->page));
@@ -480,6 +484,44 @@ static void emit_loop_head(struct xlate *x, unsigned n)
 	as_patch8(&x->a, over, as_here(&x->a));
 }
 
+/* The first instruction reaches into page2: is this the page behind it here? Where it isn't, or
+ * where page2 was modified, which closes it, the cold code has the instruction done otherwise. */
+static void emit_straddle_check(struct xlate *x)
+{
+	struct bt_asm *a = &x->a;
+	struct cold *k;
+	u32 good;
+
+	k = cold_add(x, COLD_STRADDLE);
+	k->insn = 0;
+	as_ld_gs(a, BT_T0, BT_GS_PB(x->page2));
+	if (!x->gi[0].live) {
+		as_sub_gs(a, BT_T0, BT_GS_PB(x->page));
+		as_cmp_i(a, BT_T0, PAGE_SIZE);
+		k->from = as_jcc(a, 5, 0);
+		return;
+	}
+	as_st_gs(a, BT_GS(save[7]), RCX);
+	as_ld_gs(a, RCX, BT_GS_PB(x->page));
+	as_rr(a, true, 0xf7, 2, RCX); /* not */
+	as_lea(a, true, RCX, RCX, BT_T0, 0, 1 - (s32)PAGE_SIZE);
+	good = as_jrcxz(a);
+	as_ld_gs(a, RCX, BT_GS(save[7]));
+	k->from = as_jmp(a, 0);
+	as_patch8(a, good, as_here(a));
+	as_ld_gs(a, RCX, BT_GS(save[7]));
+}
+
+static bool reaches_over(const struct xlate *x)
+{
+	return x->page2 != BT_NONE && x->gi[0].off + x->gi[0].len > PAGE_SIZE;
+}
+
+static bool is_system(const struct gi *g)
+{
+	return g->kind >= GI_CLI && g->kind <= GI_STAC;
+}
+
 static void emit_body(struct xlate *x)
 {
 	for (unsigned n = 0; n < x->nr && !x->full; n++) {
@@ -497,6 +539,8 @@ static void emit_body(struct xlate *x)
 		    (g->kind == GI_CLI && !g->live))
 			emit_poll(x, new_exit(x, g->off), g->live);
 		g->start = as_here(&x->a);
+		if (!n && reaches_over(x))
+			emit_straddle_check(x);
 		if (g->loop_end >= 0)
 			emit_loop_head(x, n);
 		for (unsigned i = 0; i < x->nr_groups; i++)
@@ -569,7 +613,7 @@ static void commit(struct xlate *x, u32 start)
 	const struct gi *last = &x->gi[x->nr - 1];
 
 	bt->units[bt->nr_units++] = (struct bt_unit){.page = x->page,
-	                                             .page2 = BT_NONE,
+	                                             .page2 = x->page2,
 	                                             .mode = x->mode,
 	                                             .host = start,
 	                                             .host_end = as_here(&x->a),
@@ -583,6 +627,8 @@ static void commit(struct xlate *x, u32 start)
 	bt->cache.used = as_here(&x->a);
 	bt_cache_populate(bt);
 	bt_page_cover(bt, x->page, x->gi[0].off, last->off + last->len - x->gi[0].off);
+	if (x->page2 != BT_NONE)
+		bt_page_cover(bt, x->page2, 0, last->off + last->len - PAGE_SIZE);
 	b->stat[BT_STAT_TRANSLATED]++;
 	b->stat[BT_STAT_GUEST_INSNS] += x->nr;
 	b->stat[BT_STAT_HOST_BYTES] += as_here(&x->a) - start;
@@ -619,7 +665,14 @@ u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 of
 	if (!room_left(bt))
 		return BT_NONE;
 	prepare(x, bt, c, page, mode, code);
+	x->page2 = page2;
+	x->next = next;
 	bt_decode(x, off);
+	/* What emit_sys.c makes ends where the next instruction can't be looked at. */
+	if (x->nr && (!reaches_over(x) || is_system(&x->gi[0]))) {
+		x->nr = reaches_over(x) ? 0 : x->nr;
+		x->page2 = BT_NONE;
+	}
 	if (!x->nr)
 		straddling(x, off);
 	else

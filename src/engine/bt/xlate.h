@@ -81,7 +81,15 @@ struct fixup { /* a rel32 that jumps to an instruction of the unit */
 	bool again; /* to its `again` */
 };
 
-enum cold_kind { COLD_MISS, COLD_EXIT, COLD_GROUP, COLD_LOOP, COLD_RET_MISS, COLD_HELPER };
+enum cold_kind {
+	COLD_MISS,
+	COLD_EXIT,
+	COLD_GROUP,
+	COLD_LOOP,
+	COLD_RET_MISS,
+	COLD_HELPER,
+	COLD_STRADDLE
+};
 
 struct cold {
 	u8 kind;
@@ -123,6 +131,8 @@ struct xlate {
 	gpa_t gpa;
 	bool code64, user;
 	const u8 *code;
+	u32 page2;             /* page that the first instruction may reach into, or BT_NONE: */
+	const u8 *next;        /* its bytes, or NULL */
 	u8 bytes[4096 + 16];   /* a copy of what was decoded: guest memory changes */
 	u64 wanted[4096 / 64]; /* offsets that forward jumps of the unit go to */
 	unsigned nr;
