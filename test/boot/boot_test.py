@@ -75,7 +75,9 @@ def look_at_cpus(g, cpus, what):
     for field in ["model name", "cpu family", "model"]:
         here = re.search(rf"^{field}\s*: (.*)$", host, re.M)[1].strip()
         there = re.search(rf"^{field}\s*: (.*)$", info, re.M)[1].strip()
-        check(here == there, f"{what}: {field} {there}, not the host's {here}")
+        if field == "model" and "avx512f" in host_flags():
+            here = "79"  # doc/cpu-model.md: what promises AVX-512 is not shown
+        check(here == there, f"{what}: {field} {there}, not {here}")
     # What mitigations cost is paid for nothing: the host has its own.
     for line in g.sh("cd /sys/devices/system/cpu/vulnerabilities; grep . *").splitlines():
         name, state = line.split(":", 1)

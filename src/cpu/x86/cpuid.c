@@ -413,6 +413,18 @@ static void build_features(struct x86_cpu *c)
 	f->arch_caps = ARCH_CAPS;
 }
 
+/* Programs built by gcc's target_clones("arch=...") and their like go by the model's number and
+ * never look whether the features that it promises are there. So a host with AVX-512, which the
+ * guest does not get, shows itself as the youngest server model without: 06_4FH (Broadwell). */
+static void hide_model(struct x86_cpu *c)
+{
+	u32 host[4];
+
+	host_leaf(7, 0, host);
+	if (!c->feat.amd && (host[EBX] & (1u << 16))) /* AVX512F */
+		get(c, 1, 0, false)->out[EAX] = 0x000406f1;
+}
+
 void x86_cpuid_build(struct x86_cpu *c)
 {
 	u32 host[4];
@@ -432,6 +444,7 @@ void x86_cpuid_build(struct x86_cpu *c)
 	build_features(c);
 	host_leaf(1, 0, host);
 	get(c, 1, 0, false)->out[EBX] = host[EBX] & 0xff00; /* CLFLUSH line size */
+	hide_model(c);
 }
 
 /* ---- answering ---- */
