@@ -102,8 +102,7 @@ static void as_interp(struct gi *g)
 	g->kind = GI_HELPER;
 	g->helper = BT_H_INTERP;
 	g->harg = 0;
-	g->kill = 0;
-	g->use |= g->mod;
+	g->use |= g->mod; /* so that what it kills is live all the same, but isn't read */
 }
 
 static void as_ending(struct gi *g)
@@ -111,6 +110,7 @@ static void as_ending(struct gi *g)
 	as_interp(g);
 	g->ends = true;
 	g->use = BT_F_ALL; /* the flags may go into a frame */
+	g->kill = 0;
 }
 
 static void helper(struct gi *g, unsigned h, u32 arg)
@@ -420,14 +420,6 @@ static void without_call(const struct xlate *x, struct gi *g)
 	}
 }
 
-/* Zydis takes R13 for the base that mod 0 and base 5 say is none (SDM 2A table 2-3: REX.B does not
- * count), and drops the displacement. */
-static bool misread_base(const struct gi *g, const ZydisDecodedOperand *o)
-{
-	return (g->i.attributes & ZYDIS_ATTRIB_HAS_SIB) && !g->i.raw.modrm.mod &&
-	       g->i.raw.sib.base == 5 && o->mem.base != ZYDIS_REGISTER_NONE;
-}
-
 static bool classify_system(struct xlate *x, struct gi *g)
 {
 	unsigned size = g->i.operand_width / 8u;
@@ -461,7 +453,7 @@ static bool classify_system(struct xlate *x, struct gi *g)
 		if (g->i.address_width != 64 || !x->code64 ||
 		    g->o[0].mem.segment == ZYDIS_REGISTER_FS ||
 		    g->o[0].mem.segment == ZYDIS_REGISTER_GS ||
-		    g->o[0].mem.base == ZYDIS_REGISTER_EIP || misread_base(g, &g->o[0]))
+		    g->o[0].mem.base == ZYDIS_REGISTER_EIP)
 			return false;
 		helper(g, BT_H_INVLPG, 0);
 		return true;
@@ -508,8 +500,7 @@ static bool find_memory(struct xlate *x, struct gi *g)
 			return false; /* limits */
 		if (!x->code64 && o->mem.segment == ZYDIS_REGISTER_CS && g->mem_write)
 			return false; /* #GP */
-		if (g->i.address_width == 16 || o->mem.base == ZYDIS_REGISTER_EIP ||
-		    misread_base(g, o))
+		if (g->i.address_width == 16 || o->mem.base == ZYDIS_REGISTER_EIP)
 			return false;
 	}
 	return true;
@@ -601,7 +592,7 @@ static void classify(struct xlate *x, struct gi *g)
 	}
 	if (g->i.mnemonic == ZYDIS_MNEMONIC_LEA) {
 		if (g->i.address_width == 16 || g->i.operand_width == 16 ||
-		    g->o[1].mem.base == ZYDIS_REGISTER_EIP || misread_base(g, &g->o[1]))
+		    g->o[1].mem.base == ZYDIS_REGISTER_EIP)
 			as_interp(g);
 		else
 			g->kind = GI_LEA;
