@@ -26,6 +26,8 @@ struct outcome *hostcpu_outcome(struct hostcpu *n, unsigned i);
 int hostcpu_run(struct hostcpu *n, unsigned count);
 /* The bytes that follow a case's code, at `rip`, and leave to the executor; at most WAYOUT_MAX. */
 #define WAYOUT_MAX 21
+/* Where the way out leads: host code that guests do not have. */
+extern const u8 hostcpu_left[];
 unsigned hostcpu_wayout(u64 cs, u64 rip, u8 *out);
 /* Contents of both code pages before a case's code is placed. */
 void hostcpu_code_background(u8 *code);
