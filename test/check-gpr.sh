@@ -80,6 +80,7 @@ pthread_cond_wait    bt-safe        after x86_fpu_put()
 pthread_cond_broadcast bt-safe      after x86_fpu_put()
 bt_flush_code        bt-run,bt-safe after x86_fpu_put()
 bt_translate         bt-run         after x86_fpu_put()
+bt_straddles         bt-run         after x86_fpu_put()
 bt_thread_init       bt-run         before the guest runs
 END
 
