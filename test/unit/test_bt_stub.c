@@ -358,13 +358,13 @@ static void test_miss_crosses(void **state)
 	assert_int_equal(c->rip, CODE + 0x23);
 	assert_int_equal(f->b->ret_sp, f->b->ret_top);
 	/* the same, flags in EFLAGS */
-	at = miss(f, true, DATA + 0xffc, BT_MISS_EFLAGS, 0x20, 3, 8);
+	at = miss(f, true, DATA + 0xffc, 0, 0x20, 3, 8);
 	c->aflags = X86_RFLAGS_CF;
 	assert_int_equal(run(f, at), BT_LEAVE_EXIT);
 	pmap_read(c->pmap, DATA + 0xffc, &sum, 8);
 	assert_int_equal(sum, val + 4);
 	/* no page there: the exception is the instruction's */
-	at = miss(f, true, 1ull << 40, BT_MISS_EFLAGS, 0x20, 3, 8);
+	at = miss(f, true, 1ull << 40, 0, 0x20, 3, 8);
 	c->gpr[RBX] = 1ull << 40;
 	assert_int_equal(run(f, at), -1);
 	assert_int_equal(c->ev.vector, X86_PF);

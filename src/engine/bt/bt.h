@@ -132,7 +132,6 @@ struct bt_cpu {
 	u64 host_sp;      /* C stack while translated code runs */
 	u64 ret_sp;       /* return stack while C code runs */
 	u64 ret_top;      /* its empty position */
-	uintptr_t addend; /* scratch of the stubs */
 	uintptr_t target; /* where STUB_HELPER goes on after a transfer */
 	/* The stubs' and run loop's. */
 	struct x86_cpu *c;
@@ -271,30 +270,37 @@ enum bt_source_kind { BT_SOURCE_JMP, BT_SOURCE_CALL, BT_SOURCE_RET };
 
 /* ---- stubs (stub.c), generated at the start of the cache; addresses in the executable alias ----
  *
- * STUB_EXIT	jmp. r15d = exit number. Leaves with BT_LEAVE_EXIT.
- * STUB_LOOKUP	jmp. r14 = target's virtual address. Leaves with BT_LEAVE_LOOKUP, c->rip = r14.
- * STUB_INDIRECT_[SUP|USER]	jmp. r14 = target: through jc. Keeps flags.
- * STUB_UNDERFLOW	where a RET on the empty return stack lands: like an indirect jump to r14;
- *		there is one for each privilege level's jc, chosen by c->cpl.
- * STUB_HELPER	call. r14 = virtual address of the guest instruction, r15d = BT_HARG(...). Saves all
- *		guest registers and EFLAGS into c (aflags), sets c->rip = r14 and c->next_rip
- *(masked to 32 bits in 32-bit code), calls the helper on the C stack. It returns 0: registers and
- *EFLAGS are loaded again and the stub returns, unless attn is set: then it leaves with
- *BT_LEAVE_LOOKUP, c->rip = c->next_rip. It returns 1: leaves with BT_LEAVE_LOOKUP at c->rip.
- * STUB_MISS_R/_W	call, from cold code, r14 = virtual address, r15d = %gs-offset of the site
- *slot. Followed by two words in `test eax, imm32` (a9) instructions, BT_MISS1 and BT_MISS2, then
- *		two 5-byte jumps (e9): the first retries, the second goes to the next guest
- *instruction. If the access does not cross its page and the TLB set of the slot's class has the
- *page, the slot is filled and logged and the stub returns to the word (so the first jump is taken).
- *		Else registers are saved, c->rip and next_rip set (pb[page] + offset), mmu_fill()
- *called; on success as before; if the access cannot be cached, interp_step() executes the
- *instruction and the stub goes on at the second jump with registers and EFLAGS from c, or leaves
- *with BT_LEAVE_LOOKUP when rip isn't the next instruction, the mode changed, code was written, or
- *attn is set. Flags before the instruction are in bt->flags if BT_MISS_FLAGS is set, else in EFLAGS
- *if BT_MISS_EFLAGS is set, else dead. Clobbers r14, r15, EFLAGS. STUB_GROUP_R/_W	call, as
- *STUB_MISS but only the TLB is asked, without words behind the call: CF=0: slot filled; CF=1: not
- *there. Clobbers r14, r15, EFLAGS. STUB_FAULT	where the signal handler continues after a host
- *fault in translated code.
+ * STUB_EXIT: jmp. r15d = exit number. Leaves with BT_LEAVE_EXIT.
+ *
+ * STUB_LOOKUP: jmp. r14 = target's virtual address. Leaves with BT_LEAVE_LOOKUP, c->rip = r14.
+ *
+ * STUB_INDIRECT_SUP, _USER: jmp. r14 = target: through jc. Keeps flags.
+ *
+ * STUB_UNDERFLOW: where a RET on the empty return stack lands: an indirect jump to r14 through the
+ * jc that c->cpl chooses.
+ *
+ * STUB_HELPER: call. r14 = virtual address of the guest instruction, r15d = BT_HARG(...). Saves all
+ * guest registers and EFLAGS into c, sets c->rip = r14 and c->next_rip (32 bits in 32-bit code),
+ * calls the helper on the C stack. It returns 0: registers and EFLAGS are loaded again and the stub
+ * returns, unless attn is set: then it leaves with BT_LEAVE_LOOKUP, c->rip = c->next_rip. It
+ * returns 1: control goes to c->rip, through bt->target where bt_helper_call() could tell it,
+ * else by BT_LEAVE_LOOKUP.
+ *
+ * STUB_MISS_R, _W: call, from cold code. r14 = virtual address, r15d = %gs-offset of the site slot.
+ * Behind the call stand two words in `test eax, imm32` (a9) instructions, BT_MISS1 and BT_MISS2,
+ * then two 5-byte jumps (e9): the first retries, the second goes to the next guest instruction. If
+ * the access does not cross its page and the TLB set of the slot's class has the page, the slot
+ * is filled and logged, and the stub returns to the words. Else registers are saved, c->rip and
+ * next_rip set, mmu_fill() called; on success as before; if the access cannot be cached, interp
+ * executes the instruction and the stub goes on at the second jump with registers and EFLAGS from
+ * c, or leaves with BT_LEAVE_LOOKUP when rip isn't the next instruction, the mode changed, code was
+ * written, or attn is set. Flags before the instruction are in bt->flags if BT_MISS_FLAGS is set,
+ * else dead. Clobbers r14, r15, EFLAGS.
+ *
+ * STUB_GROUP_R, _W: call, as STUB_MISS, but only the TLB is asked, and no words follow. CF=0: slot
+ * filled; CF=1: not there. Clobbers r14, r15, EFLAGS.
+ *
+ * STUB_FAULT: where the signal handler continues after a host fault in translated code.
  */
 enum bt_stub {
 	STUB_EXIT,
@@ -315,7 +321,6 @@ enum bt_stub {
 #define BT_HARG(helper, len, arg) ((u32)(helper) | (u32)(len) << 8 | (u32)(arg) << 12)
 #define BT_MISS1(page_id, flags)  ((u32)(page_id) | (u32)(flags))
 #define BT_MISS_FLAGS             (1u << 30)
-#define BT_MISS_EFLAGS            (1u << 29)
 #define BT_MISS_ALIGNED           (1u << 28) /* #GP(0) unless aligned to its size comes first */
 /* x87: a pending exception comes first (#MF) */
 #define BT_MISS_WAITS (1u << 27)
@@ -359,8 +364,7 @@ struct bt_vm {
 	u32 max_units, max_insns, max_exits, max_entries;
 	u32 *page_hash, *entry_hash;
 	u32 page_hash_mask, entry_hash_mask;
-	bool strict_flags[2]; /* [user]: arithmetic flags are live across RET (bt_set_strict) */
-	bool has_bmi2;
+	bool strict_flags[2];    /* [user]: arithmetic flags are live across RET (bt_set_strict) */
 	ZydisDecoder decoder[2]; /* [0] 32-bit, [1] 64-bit code, features as the guest's CPUID */
 	struct xlate *xlate;     /* the translator's scratch memory */
 	void *priv;              /* page.c's, cache.c's own */

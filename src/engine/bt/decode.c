@@ -551,24 +551,6 @@ static bool available(const struct xlate *x, const struct gi *g)
 	}
 }
 
-static bool is_nop(const struct gi *g)
-{
-	switch (g->i.mnemonic) {
-	case ZYDIS_MNEMONIC_NOP:
-	case ZYDIS_MNEMONIC_ENDBR32:
-	case ZYDIS_MNEMONIC_ENDBR64:
-	case ZYDIS_MNEMONIC_PREFETCH:
-	case ZYDIS_MNEMONIC_PREFETCHNTA:
-	case ZYDIS_MNEMONIC_PREFETCHT0:
-	case ZYDIS_MNEMONIC_PREFETCHT1:
-	case ZYDIS_MNEMONIC_PREFETCHT2:
-	case ZYDIS_MNEMONIC_PREFETCHW:
-		return true;
-	default:
-		return false;
-	}
-}
-
 static void classify(struct xlate *x, struct gi *g)
 {
 	g->mem = -1;
@@ -586,10 +568,6 @@ static void classify(struct xlate *x, struct gi *g)
 	}
 	if (classify_mov(g) || classify_system(x, g))
 		return;
-	if (is_nop(g)) {
-		g->kind = GI_NOP;
-		return;
-	}
 	if (g->i.mnemonic == ZYDIS_MNEMONIC_LEA) {
 		if (g->i.address_width == 16 || g->i.operand_width == 16 ||
 		    g->o[1].mem.base == ZYDIS_REGISTER_EIP)

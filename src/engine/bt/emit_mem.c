@@ -150,7 +150,6 @@ static void emit_compare(struct xlate *x, unsigned n, unsigned size, bool write,
 	k->back = retry;
 	k->form_b = form_b;
 	k->saved = saved;
-	k->eflags = false;
 }
 
 /* Form B from a virtual address in BT_T0 on. */
@@ -489,7 +488,6 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 	as_call(&x->a,
 	        (u32)(x->bt->stub[write ? STUB_MISS_W : STUB_MISS_R] - (uintptr_t)x->bt->cache.rx));
 	emit_word(x, BT_MISS1(x->page, (k->saved ? BT_MISS_FLAGS : 0) |
-	                                       (k->eflags ? BT_MISS_EFLAGS : 0) |
 	                                       (g->info.aligned ? BT_MISS_ALIGNED : 0) |
 	                                       (g->info.x87_wait ? BT_MISS_WAITS : 0) |
 	                                       (jumps ? BT_MISS_JUMPS : 0)));

@@ -46,7 +46,6 @@ static void vm_fini(struct vm *vm)
 static int vm_setup(struct vm *vm)
 {
 	struct bt_vm *bt = calloc(1, sizeof(*bt));
-	u32 a, b = 0, c, d;
 	int err;
 
 	if (!bt)
@@ -62,8 +61,6 @@ static int vm_setup(struct vm *vm)
 		vm_fini(vm);
 		return err;
 	}
-	if (__get_cpuid_count(7, 0, &a, &b, &c, &d))
-		bt->has_bmi2 = b & BIT(8);
 	ZydisDecoderInit(&bt->decoder[0], ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
 	ZydisDecoderInit(&bt->decoder[1], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	bt_priv_of(bt)->hook = (struct pmap_code_hook){

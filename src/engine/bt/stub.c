@@ -345,7 +345,7 @@ static void make_miss(struct stubs *s, bool write)
 	u32 slow[3], retry, skip;
 
 	begin(s, write ? STUB_MISS_W : STUB_MISS_R);
-	/* Flags are kept for BT_MISS_EFLAGS, on the C stack. */
+	/* Flags, for a second way out to C, on the C stack. */
 	as_st_gs(a, BT_GS(ret_sp), RSP);
 	as_ld_gs(a, RSP, BT_GS(host_sp));
 	as_1(a, 0x9c); /* pushfq */

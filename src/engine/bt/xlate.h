@@ -96,7 +96,6 @@ struct cold {
 	u8 cls;
 	bool form_b;
 	bool saved; /* flags are in bt->flags */
-	bool eflags;
 	u8 size;
 	u16 insn;
 	u32 from; /* rel32 to patch to the cold code */
