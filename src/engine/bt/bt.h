@@ -170,8 +170,9 @@ struct bt_cpu {
 	u32 jc_entry[2]
 		    [BT_JC_SIZE]; /* the entry in jc, + 1: for C code, which can check it first */
 	u64 pb[BT_MAX_PAGES];
-	u32 entered[BT_MAX_PAGES]; /* lists: ids with pb valid */
-	u8 listed[BT_MAX_PAGES];   /* bit 0: in the list, bit 1: in that of global ones */
+	u32 entered[2 * BT_MAX_PAGES]; /* two lists, from both ends: ids with pb valid, in either
+	                                * or in both */
+	u8 listed[BT_MAX_PAGES];       /* bit 0: in the list, bit 1: in that of global ones */
 	/* By virtual page: which ids are executed there (0: none, else id + 1). */
 	u32 vhash[BT_VHASH], vnext[BT_MAX_PAGES];
 	u16 vbucket[BT_MAX_PAGES]; /* + 1; 0: in none */

@@ -55,7 +55,7 @@ void bt_pb_set(struct bt_cpu *b, u32 id, u64 va, bool global)
 		return;
 	b->listed[id] |= bit;
 	if (global)
-		b->entered[BT_MAX_PAGES - 1 - b->nr_global++] = id;
+		b->entered[ARRAY_SIZE(b->entered) - 1 - b->nr_global++] = id;
 	else
 		b->entered[b->nr_entered++] = id;
 }
@@ -83,7 +83,7 @@ static void drop_nonglobal(struct bt_cpu *b)
 static void drop_all(struct bt_cpu *b)
 {
 	drop_nonglobal(b);
-	drop_list(b, &b->entered[BT_MAX_PAGES - b->nr_global], b->nr_global, 2);
+	drop_list(b, &b->entered[ARRAY_SIZE(b->entered) - b->nr_global], b->nr_global, 2);
 	b->nr_global = 0;
 }
 
