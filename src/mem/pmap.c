@@ -182,23 +182,32 @@ int pmap_zero(struct pmap *p, gpa_t gpa, u64 len)
 	return err ? err : for_pieces(p, gpa, NULL, len, PIECE_ZERO);
 }
 
-void pmap_code_written(const struct pmap *p, u64 page, u32 off, u32 len)
+void pmap_code_moved(const struct pmap *p, u64 page, bool keep)
 {
 	u32 *w = (u32 *)&p->code_ver[page];
 	u32 v = __atomic_load_n(w, __ATOMIC_RELAXED);
-	const struct pmap_code_hook *hook = p->code_hook;
-	u32 keep;
+	u32 flags = keep ? PMAP_CODE_STEP - 1 : 0;
 
-	if (likely(!(v & PMAP_CODE_MARKED)))
-		return;
-	keep = hook && hook->written(hook->arg, page, off, len) ? PMAP_CODE_STEP - 1 : 0;
 	/* Again when a decoder settled the mark, or took a new one, in between: it may have read
 	 * the bytes while our store was still in the store buffer. */
 	while ((v & PMAP_CODE_MARKED) &&
 	       !__atomic_compare_exchange_n(w, &v,
-	                                    (v + PMAP_CODE_STEP) & ~(PMAP_CODE_STEP - 1 - keep),
+	                                    (v + PMAP_CODE_STEP) & ~(PMAP_CODE_STEP - 1 - flags),
 	                                    false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 		;
+}
+
+void pmap_code_written(const struct pmap *p, u64 page, u32 off, u32 len)
+{
+	const struct pmap_code_hook *hook = p->code_hook;
+
+	if (likely(!(__atomic_load_n((u32 *)&p->code_ver[page], __ATOMIC_RELAXED) &
+	             PMAP_CODE_MARKED)))
+		return;
+	if (hook)
+		hook->written(hook->arg, page, off, len);
+	else
+		pmap_code_moved(p, page, false);
 }
 
 u32 pmap_code_mark(struct pmap *p, _Atomic u32 *ver)
@@ -240,15 +249,4 @@ unsigned pmap_ranges(const struct pmap *p, struct pmap_range *r, unsigned max)
 				r[j] = t;
 			}
 	return n;
-}
-
-void pmap_code_drop(struct pmap *p, u64 page)
-{
-	u32 *w = (u32 *)&p->code_ver[page];
-	u32 v = __atomic_load_n(w, __ATOMIC_RELAXED);
-
-	while ((v & PMAP_CODE_MARKED) &&
-	       !__atomic_compare_exchange_n(w, &v, (v + PMAP_CODE_STEP) & ~(PMAP_CODE_STEP - 1),
-	                                    false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
-		;
 }

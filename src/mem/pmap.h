@@ -52,9 +52,10 @@ struct pmap_code_hook {
 	/* The page is being marked, and its bytes are not read yet. May be called more than once
 	 * for one mark, by several threads at a time. */
 	void (*marked)(void *arg, u64 page);
-	/* `len` bytes at `off` of a marked page were stored through the first mapping. true: the
-	 * page stays marked; the version moves on either way. */
-	bool (*written)(void *arg, u64 page, u32 off, u32 len);
+	/* `len` bytes at `off` of a marked page were stored through the first mapping. It calls
+	 * pmap_code_moved(), in one step with what it does to the owner's own records of the
+	 * page: a mark that goes later than the page's code could be another's, of newer code. */
+	void (*written)(void *arg, u64 page, u32 off, u32 len);
 	void *arg;
 };
 
@@ -134,6 +135,16 @@ int pmap_zero(struct pmap *p, gpa_t gpa, u64 len);
  * Does nothing when the page is not marked. */
 void pmap_code_written(const struct pmap *p, u64 page, u32 off, u32 len);
 
+/* The version of a marked page moves on; the mark stays or goes. */
+void pmap_code_moved(const struct pmap *p, u64 page, bool keep);
+
+static inline bool pmap_code_settled(const struct pmap *p, u64 page)
+{
+	const u32 both = PMAP_CODE_MARKED | PMAP_CODE_SETTLED;
+
+	return (__atomic_load_n((u32 *)&p->code_ver[page], __ATOMIC_SEQ_CST) & both) == both;
+}
+
 /* Mark a page before its bytes are read as code; returns the version (marked, settled). */
 u32 pmap_code_mark(struct pmap *p, _Atomic u32 *ver);
 
@@ -144,5 +155,3 @@ struct pmap_range {
 };
 unsigned pmap_ranges(const struct pmap *p, struct pmap_range *r, unsigned max);
 
-/* Take a page's mark off as a store would, without asking the hook: for the one who set it. */
-void pmap_code_drop(struct pmap *p, u64 page);

@@ -5,7 +5,9 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mem/pmap.h"
 
@@ -159,6 +161,7 @@ static void test_code_marks_by_range(void **state)
 }
 
 struct heard {
+	struct pmap *p;
 	unsigned marked, written;
 	u64 page[4];
 	u32 off[4], len[4];
@@ -173,7 +176,7 @@ static void heard_marked(void *arg, u64 page)
 	h->marked++;
 }
 
-static bool heard_written(void *arg, u64 page, u32 off, u32 len)
+static void heard_written(void *arg, u64 page, u32 off, u32 len)
 {
 	struct heard *h = arg;
 
@@ -181,7 +184,7 @@ static bool heard_written(void *arg, u64 page, u32 off, u32 len)
 	h->off[h->written & 3] = off;
 	h->len[h->written & 3] = len;
 	h->written++;
-	return h->keep;
+	pmap_code_moved(h->p, page, h->keep);
 }
 
 static void test_code_hook(void **state)
@@ -192,6 +195,7 @@ static void test_code_hook(void **state)
 	u8 buf[PAGE_SIZE + 16] = {0};
 	u32 v;
 
+	h.p = p;
 	p->code_hook = &hook;
 	v = pmap_code_mark(p, mark_of(p, PCI_HOLE_END));
 	assert_int_equal(h.marked, 1);
@@ -216,6 +220,95 @@ static void test_code_hook(void **state)
 	assert_int_equal(pmap_zero(p, PCI_HOLE_END + 0x123, 1), 0);
 	assert_int_equal(h.written, 3);
 	pmap_destroy(p);
+}
+
+/* Two that translate a page and two that write to it: when a write is over, no translation of
+ * what was there before is left. Two writers at once are what it takes for a mark to be lost. */
+struct contest {
+	struct pmap *p;
+	pthread_mutex_t lock;
+	bool protected, live, stop;
+	u32 read[2]; /* what the live translation was made of */
+	unsigned stale, translated, writes[2];
+};
+
+struct contestant {
+	struct contest *ct;
+	unsigned n;
+};
+
+static void contest_marked(void *arg, u64 page)
+{
+	struct contest *ct = arg;
+
+	pthread_mutex_lock(&ct->lock);
+	ct->protected = true;
+	pthread_mutex_unlock(&ct->lock);
+}
+
+static void contest_written(void *arg, u64 page, u32 off, u32 len)
+{
+	struct contest *ct = arg;
+
+	pthread_mutex_lock(&ct->lock);
+	ct->live = ct->protected = false;
+	pmap_code_moved(ct->p, page, false);
+	pthread_mutex_unlock(&ct->lock);
+}
+
+static void *contest_writer(void *arg)
+{
+	const struct contestant *me = arg;
+	struct contest *ct = me->ct;
+
+	for (u32 i = 1; !__atomic_load_n(&ct->stop, __ATOMIC_RELAXED); i++) {
+		pmap_write(ct->p, 0x1000 + 4 * me->n, &i, sizeof(i));
+		pthread_mutex_lock(&ct->lock);
+		ct->stale += ct->live && ct->read[me->n] != i;
+		pthread_mutex_unlock(&ct->lock);
+		ct->writes[me->n] = i;
+	}
+	return NULL;
+}
+
+static void *contest_translator(void *arg)
+{
+	struct contest *ct = arg;
+
+	while (!__atomic_load_n(&ct->stop, __ATOMIC_RELAXED)) {
+		pmap_code_mark(ct->p, mark_of(ct->p, 0x1000));
+		pthread_mutex_lock(&ct->lock);
+		if (!ct->live && ct->protected && pmap_code_settled(ct->p, 1)) {
+			ct->read[0] = *(volatile u32 *)(ct->p->hva + 0x1000);
+			ct->read[1] = *(volatile u32 *)(ct->p->hva + 0x1004);
+			ct->live = true;
+			ct->translated++;
+		}
+		pthread_mutex_unlock(&ct->lock);
+	}
+	return NULL;
+}
+
+static void test_code_contest(void **state)
+{
+	struct contest ct = {.p = make(2 * MiB), .lock = PTHREAD_MUTEX_INITIALIZER};
+	const struct pmap_code_hook hook = {contest_marked, contest_written, &ct};
+	struct contestant writer[2] = {{&ct, 0}, {&ct, 1}};
+	pthread_t t[4];
+
+	ct.p->code_hook = &hook;
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&t[i], NULL,
+		                                i < 2 ? contest_writer : contest_translator,
+		                                i < 2 ? (void *)&writer[i] : &ct),
+		                 0);
+	usleep(1500000);
+	__atomic_store_n(&ct.stop, true, __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < 4; i++)
+		pthread_join(t[i], NULL);
+	assert_true(ct.translated && ct.writes[0] && ct.writes[1]);
+	assert_int_equal(ct.stale, 0);
+	pmap_destroy(ct.p);
 }
 
 static void test_protected(void **state)
@@ -257,8 +350,9 @@ int main(void)
 		cmocka_unit_test(test_small),      cmocka_unit_test(test_pci_hole),
 		cmocka_unit_test(test_pointer),    cmocka_unit_test(test_copies),
 		cmocka_unit_test(test_code_marks), cmocka_unit_test(test_code_marks_by_range),
-		cmocka_unit_test(test_code_hook),  cmocka_unit_test(test_protected),
-		cmocka_unit_test(test_single),     cmocka_unit_test(test_too_large),
+		cmocka_unit_test(test_code_hook),  cmocka_unit_test(test_code_contest),
+		cmocka_unit_test(test_protected),  cmocka_unit_test(test_single),
+		cmocka_unit_test(test_too_large),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

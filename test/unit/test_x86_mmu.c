@@ -67,14 +67,14 @@ static void code_marked(void *arg, u64 page)
 	t_code.page = page;
 }
 
-static bool code_written(void *arg, u64 page, u32 off, u32 len)
+static void code_written(void *arg, u64 page, u32 off, u32 len)
 {
 	t_code.written++;
 	t_code.page = page;
 	t_code.off = off;
 	t_code.len = len;
 	memcpy(&t_code.seen, c->pmap->hva + (page << PAGE_SHIFT) + off, MIN(len, 8u));
-	return t_code.keep;
+	pmap_code_moved(c->pmap, page, t_code.keep);
 }
 
 static const struct pmap_code_hook hook = {.marked = code_marked, .written = code_written};

@@ -73,11 +73,14 @@ u32 bt_page_get(struct bt_vm *bt, gpa_t gpa, u64 ram_page, u32 mode)
 	return id;
 }
 
+/* With the lock: while it is held, the mark of a page with translated code neither goes nor comes
+ * back, since whoever takes it off does it under the lock. */
 bool bt_page_ready(struct bt_vm *bt, u32 id)
 {
 	const struct bt_page *p = &bt->pages[id];
 
-	return !p->dead && bt_priv_of(bt)->ram[p->ram_page].protected;
+	return !p->dead && bt_priv_of(bt)->ram[p->ram_page].protected &&
+	       pmap_code_settled(bt->vm->pmap, p->ram_page);
 }
 
 bool bt_page_hot(struct bt_vm *bt, u64 ram_page)
@@ -238,7 +241,7 @@ static void pages_kill(struct bt_vm *bt, struct bt_ram *r)
 	bt_kick_all(bt);
 }
 
-bool bt_code_written(void *arg, u64 page, u32 off, u32 len)
+void bt_code_written(void *arg, u64 page, u32 off, u32 len)
 {
 	struct bt_vm *bt = arg;
 	struct bt_ram *r = &bt_priv_of(bt)->ram[page];
@@ -251,8 +254,8 @@ bool bt_code_written(void *arg, u64 page, u32 off, u32 len)
 			pages_kill(bt, r);
 		unprotect(bt, page);
 	}
+	pmap_code_moved(bt->vm->pmap, page, keep);
 	pthread_mutex_unlock(&bt->lock);
-	return keep;
 }
 
 void bt_pages_reset(struct bt_vm *bt)
@@ -270,7 +273,7 @@ void bt_pages_reset(struct bt_vm *bt)
 	for (u64 i = 0; i < pv->nr_ram; i++) {
 		if (!(__atomic_load_n((u32 *)&p->code_ver[i], __ATOMIC_RELAXED) & PMAP_CODE_MARKED))
 			continue;
-		pmap_code_drop(p, i);
+		pmap_code_moved(p, i, false);
 		pv->ram[i].protected = false;
 	}
 	pv->nr_protected = 0;

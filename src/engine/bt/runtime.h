@@ -102,7 +102,7 @@ bool bt_page_ready(struct bt_vm *bt, u32 id);
 /* Is the RAM page written so often that the interpreter should run it? Counts. */
 bool bt_page_hot(struct bt_vm *bt, u64 ram_page);
 void bt_code_marked(void *arg, u64 page);
-bool bt_code_written(void *arg, u64 page, u32 off, u32 len);
+void bt_code_written(void *arg, u64 page, u32 off, u32 len);
 /* Everybody is out: forget all pages, unprotect. Under the lock. */
 void bt_pages_reset(struct bt_vm *bt);
 
