@@ -58,7 +58,7 @@ static struct {
 	unsigned marked, written;
 	u64 page;
 	u32 off, len;
-	u64 seen; /* what is in memory when written() is called */
+	u64 before, seen; /* what is in memory when written() is called, last but once and last */
 } t_code;
 
 static void code_marked(void *arg, u64 page)
@@ -73,6 +73,7 @@ static void code_written(void *arg, u64 page, u32 off, u32 len)
 	t_code.page = page;
 	t_code.off = off;
 	t_code.len = len;
+	t_code.before = t_code.seen;
 	memcpy(&t_code.seen, c->pmap->hva + (page << PAGE_SHIFT) + off, MIN(len, 8u));
 	pmap_code_moved(c->pmap, page, t_code.keep);
 }
@@ -216,21 +217,23 @@ static void test_mark_no_write(void **state)
 	/* the mark is kept: the version moves, the right to write is still withheld */
 	t_code.keep = true;
 	T_OK(mmu_st(c, 0x31ff8, 0x8877665544332211, 8));
-	assert_int_equal(t_code.written, 1);
+	assert_int_equal(t_code.written, 2); /* before the store, and after it */
+	assert_int_equal(t_code.before, 0);
 	assert_int_equal(t_code.page, 0x31);
 	assert_int_equal(t_code.off, 0xff8);
 	assert_int_equal(t_code.len, 8);
 	assert_true(t_code.seen == 0x8877665544332211);
-	assert_int_equal(version(0x31000), v + PMAP_CODE_STEP);
+	assert_int_equal(version(0x31000), v + 2 * PMAP_CODE_STEP);
 	assert_true(c->code_written);
 	assert_false(may_write(0x31000));
-	/* it goes: the next store brings the right back */
+	/* it goes, before the store: the next store brings the right back */
 	t_code.keep = false;
 	T_OK(mmu_st(c, 0x31000, 1, 1));
-	assert_int_equal(t_code.written, 2);
-	assert_int_equal(version(0x31000), (v & ~3u) + 2 * PMAP_CODE_STEP);
+	assert_int_equal(t_code.written, 3);
+	assert_int_equal(t_code.seen & 0xff, 0);
+	assert_int_equal(version(0x31000), (v & ~3u) + 3 * PMAP_CODE_STEP);
 	T_OK(mmu_st(c, 0x31000, 2, 1));
-	assert_int_equal(t_code.written, 2);
+	assert_int_equal(t_code.written, 3);
 	assert_true(may_write(0x31000));
 	assert_int_equal(mark(0x31000) & 3, 3);
 	assert_int_equal(t_code.marked, 2);
@@ -263,19 +266,19 @@ static void test_mark_stores(void **state)
 	T_OK(mmu_st_sys(c, 0x31123, 7, 1));
 	assert_int_equal(t_code.off, 0x123);
 	T_OK(mmu_wrote(c, 0x30fc0, 0x60));
-	assert_int_equal(t_code.written, 5);
+	assert_int_equal(t_code.written, 6);
 	assert_int_equal(t_code.off, 0);
 	assert_int_equal(t_code.len, 0x20);
 	T_OK(mmu_st(c, 0x200010, 7, 8)); /* by a large page */
-	assert_int_equal(t_code.written, 6);
+	assert_int_equal(t_code.written, 8);
 	assert_int_equal(t_code.page, 0x200);
 	assert_int_equal(t_code.off, 0x10);
 	assert_int_equal(pmap_write(c->pmap, 0x31800, buf, 5), 0);
-	assert_int_equal(t_code.written, 7);
+	assert_int_equal(t_code.written, 9);
 	assert_int_equal(t_code.off, 0x800);
 	assert_int_equal(t_code.len, 5);
 	T_OK(mmu_st(c, 0x32000, 7, 8)); /* no code there */
-	assert_int_equal(t_code.written, 7);
+	assert_int_equal(t_code.written, 9);
 }
 
 static void drop_write(unsigned others)
