@@ -297,8 +297,8 @@ static void complain_event(struct lockstep *ls, const struct x86_event *ev, enum
 	char text[100];
 
 	snprintf(text, sizeof(text),
-	         "the engine delivers event %u (type %u, error %#x, address %#llx)", ev->vector,
-	         ev->type, ev->err, (unsigned long long)ev->cr2);
+	         "the engine delivers event %u (type %u, error %#x, address %#llx)",
+	         (unsigned)ev->vector, (unsigned)ev->type, ev->err, (unsigned long long)ev->cr2);
 	if (how == FOLLOW_RAISED && (ls->s->rip != ls->p->rip || !same_event(ev, sev))) {
 		ls_differ(ls,
 		          "%s at %#llx; interp raises %u (type %u, error %#x, address %#llx) at "

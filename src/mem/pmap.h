@@ -154,4 +154,3 @@ struct pmap_range {
 	u64 size;
 };
 unsigned pmap_ranges(const struct pmap *p, struct pmap_range *r, unsigned max);
-

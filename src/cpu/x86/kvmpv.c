@@ -174,8 +174,10 @@ static s64 send_ipis(struct x86_cpu *c, u64 low, u64 high)
 
 	x86_fpu_put(c);
 	if (!x86_input_take(c, &in)) {
-		in.val = (u64)(s64)v->irqchip->send_ipis(v->irqchip_dev, low, high,
-		                                         (u32)c->gpr[RDX], (u32)c->gpr[RSI]);
+		in.val = (u64)-KVM_ENOSYS;
+		if (v->irqchip)
+			in.val = (u64)(s64)v->irqchip->send_ipis(
+				v->irqchip_dev, low, high, (u32)c->gpr[RDX], (u32)c->gpr[RSI]);
 		x86_input_made(c, &in);
 	}
 	return (s64)in.val;

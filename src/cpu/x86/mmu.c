@@ -152,10 +152,10 @@ static inline void operand_st(struct x86_cpu *c, const struct operand *o, u64 va
 {
 	if (likely(o->n == o->size)) {
 		if (o->s.hva) {
-			/* What was made of the old bytes goes first, and once more after the store if
-			 * somebody was quick. Else, should this thread be held up between store and
-			 * invalidation, one vCPU could run the new code while another still runs the
-			 * old, which processors with coherent caches never do. */
+			/* What was made of the old bytes goes first, and once more after the store
+			 * if somebody was quick. Else, should this thread be held up between store
+			 * and invalidation, one vCPU could run the new code while another still
+			 * runs the old, which processors with coherent caches never do. */
 			wrote(c, o->s.hva, o->size);
 			store_host(o->s.hva, val, o->size);
 			wrote(c, o->s.hva, o->size);

@@ -412,5 +412,6 @@ void x86_fpu_init(struct x86_cpu *c); /* power-on state */
 void x86_fpu_sync(struct x86_cpu *c); /* c->xsave brought up to date; stays live if it was */
 /* Settle fpu_op and fpu_dp and put them and fpu_ip into c->xsave, which is up to date. */
 void x86_fpu_pointers(struct x86_cpu *c);
-/* Is an unmasked x87 exception pending? It comes before what a waiting instruction raises itself. */
+/* Is an unmasked x87 exception pending? It comes before what a waiting instruction raises itself.
+ */
 bool x86_fpu_pending(const struct x86_cpu *c);

@@ -49,26 +49,32 @@ static int map_code(struct bt_vm *bt)
 {
 	struct bt_priv *pv = bt_priv_of(bt);
 	int fd = memfd_create("ringer-bt", MFD_CLOEXEC | MFD_EXEC);
+	u8 *area, *rw, *rx;
 	int err = 0;
 
 	if (fd < 0 && errno == EINVAL) /* Linux before 6.3 */
 		fd = memfd_create("ringer-bt", MFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	pv->area = mmap(NULL, 2 * BT_CACHE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (pv->area == MAP_FAILED) {
-		pv->area = NULL;
+	area = mmap(NULL, 2 * BT_CACHE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED) {
 		err = -errno;
-	} else if (ftruncate(fd, BT_CACHE_SIZE) ||
-	           mmap(pv->area, BT_CACHE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-	                0) == MAP_FAILED ||
-	           mmap(pv->area + BT_CACHE_SIZE, BT_CACHE_SIZE, PROT_READ | PROT_EXEC,
-	                MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
-		err = -errno;
+		close(fd);
+		return err;
 	}
+	pv->area = area;
+	rw = rx = MAP_FAILED;
+	if (!ftruncate(fd, BT_CACHE_SIZE)) {
+		rw = mmap(area, BT_CACHE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+		          0);
+		rx = mmap(area + BT_CACHE_SIZE, BT_CACHE_SIZE, PROT_READ | PROT_EXEC,
+		          MAP_SHARED | MAP_FIXED, fd, 0);
+	}
+	if (rw == MAP_FAILED || rx == MAP_FAILED)
+		err = -errno;
 	close(fd);
-	bt->cache.rw = pv->area;
-	bt->cache.rx = pv->area + BT_CACHE_SIZE;
+	bt->cache.rw = rw;
+	bt->cache.rx = rx;
 	bt->cache.size = BT_CACHE_SIZE;
 	return err;
 }

@@ -34,7 +34,8 @@ JCC_FN(3)
 JCC_FN(4)
 JCC_FN(5)
 JCC_FN(6)
-JCC_FN(7) JCC_FN(8) JCC_FN(9) JCC_FN(10) JCC_FN(11) JCC_FN(12) JCC_FN(13) JCC_FN(14)
+JCC_FN(7)
+JCC_FN(8) JCC_FN(9) JCC_FN(10) JCC_FN(11) JCC_FN(12) JCC_FN(13) JCC_FN(14)
 	JCC_FN(15) op_fn *const ops_jcc[16] = {
 		op_jcc0, op_jcc1, op_jcc2,  op_jcc3,  op_jcc4,  op_jcc5,  op_jcc6,  op_jcc7,
 		op_jcc8, op_jcc9, op_jcc10, op_jcc11, op_jcc12, op_jcc13, op_jcc14, op_jcc15};

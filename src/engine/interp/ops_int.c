@@ -536,11 +536,11 @@ void op_convert(struct x86_cpu *c, const struct op *op)
 			c->gpr[RAX] = (u64)(s32)a;
 	} else {
 		if (op->size == 2)
-			SET_2(c, GPR_OFF(RDX), (u16)((s16)a >> 15));
+			SET_2(c, GPR_OFF(RDX), (u16) - ((s16)a < 0));
 		else if (op->size == 4)
-			SET_4(c, GPR_OFF(RDX), (u32)((s32)a >> 31));
+			SET_4(c, GPR_OFF(RDX), -(u32)((s32)a < 0));
 		else
-			c->gpr[RDX] = (u64)((s64)a >> 63);
+			c->gpr[RDX] = -(u64)((s64)a < 0);
 	}
 	NEXT;
 }

@@ -67,7 +67,8 @@ static void modes(void)
 	for (int m = 0; m < 4; m++) {
 		CHECK(!fesetround(want[m].mode) && fegetround() == want[m].mode, "mode %d", m);
 		for (int i = 0; i < 4; i++) {
-			CHECK(lrint(v[i]) == want[m].to[i], "mode %d: lrint(%g) = %ld", m, v[i], lrint(v[i]));
+			CHECK(lrint(v[i]) == want[m].to[i], "mode %d: lrint(%g) = %ld", m, v[i],
+			      lrint(v[i]));
 			CHECK(lrintl(v[i]) == want[m].to[i], "mode %d: lrintl(%g)", m, v[i]);
 			CHECK((long)rint(v[i]) == want[m].to[i], "mode %d: rint(%g)", m, v[i]);
 		}
@@ -77,7 +78,8 @@ static void modes(void)
 	fesetround(FE_TONEAREST);
 	CHECK(third[1] == third[0] && third[3] == third[0] && third[2] > third[0], "1/3 by mode");
 	CHECK(nextafter(third[0], 1) == third[2], "1/3 upward is the next one");
-	CHECK(lthird[2] == lthird[0] && lthird[1] < lthird[0] && lthird[1] == lthird[3], "1/3 on x87");
+	CHECK(lthird[2] == lthird[0] && lthird[1] < lthird[0] && lthird[1] == lthird[3],
+	      "1/3 on x87");
 }
 
 static void exceptions(void)
@@ -86,20 +88,33 @@ static void exceptions(void)
 	static const struct {
 		int flag;
 		char op;
-	} all[] = {{FE_DIVBYZERO, '/'}, {FE_INVALID, '0'}, {FE_OVERFLOW, '*'}, {FE_UNDERFLOW, 'u'}, {FE_INEXACT, '3'}};
+	} all[] = {{FE_DIVBYZERO, '/'},
+	           {FE_INVALID, '0'},
+	           {FE_OVERFLOW, '*'},
+	           {FE_UNDERFLOW, 'u'},
+	           {FE_INEXACT, '3'}};
 	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
 		feclearexcept(FE_ALL_EXCEPT);
 		switch (all[i].op) {
-		case '/': r = one / zero; break;
-		case '0': r = zero / zero; break;
-		case '*': r = big * big; break;
-		case 'u': r = tiny * tiny; break;
-		default: r = one / three;
+		case '/':
+			r = one / zero;
+			break;
+		case '0':
+			r = zero / zero;
+			break;
+		case '*':
+			r = big * big;
+			break;
+		case 'u':
+			r = tiny * tiny;
+			break;
+		default:
+			r = one / three;
 		}
 		(void)r;
 		CHECK(fetestexcept(all[i].flag) == all[i].flag, "flag %x", all[i].flag);
-		CHECK(!(fetestexcept(FE_ALL_EXCEPT) & ~(all[i].flag | FE_INEXACT)), "flags %x for %x",
-		      fetestexcept(FE_ALL_EXCEPT), all[i].flag);
+		CHECK(!(fetestexcept(FE_ALL_EXCEPT) & ~(all[i].flag | FE_INEXACT)),
+		      "flags %x for %x", fetestexcept(FE_ALL_EXCEPT), all[i].flag);
 	}
 	volatile long double lzero = 0, lone = 1, lr;
 	feclearexcept(FE_ALL_EXCEPT);
@@ -122,19 +137,22 @@ static void library(void)
 	}
 	CHECK(worst < 1e-12, "identities: %g", worst);
 	x = 0.5;
-	prints("0.47942553860420301 1.6487212707001282 -0.69314718055994529", "%.17g %.17g %.17g", sin(x),
-	       exp(x), log(x));
-	prints("0.70710678118654757 1.4142135623730951 0.46364760900080609", "%.17g %.17g %.17g", sqrt(x),
-	       pow(2, x), atan(x));
+	prints("0.47942553860420301 1.6487212707001282 -0.69314718055994529", "%.17g %.17g %.17g",
+	       sin(x), exp(x), log(x));
+	prints("0.70710678118654757 1.4142135623730951 0.46364760900080609", "%.17g %.17g %.17g",
+	       sqrt(x), pow(2, x), atan(x));
 	volatile long double lx = 0.5L;
-	prints("0.479425538604203000282 1.64872127070012814689", "%.21Lg %.21Lg", sinl(lx), expl(lx));
+	prints("0.479425538604203000282 1.64872127070012814689", "%.21Lg %.21Lg", sinl(lx),
+	       expl(lx));
 	prints("1.7724538509055161 0.52049987781304652", "%.17g %.17g", tgamma(x), erf(x));
 	volatile double a = 1 + DBL_EPSILON, b = 1 - DBL_EPSILON;
 	CHECK(fma(a, b, -1) == -DBL_EPSILON * DBL_EPSILON, "fma %g", fma(a, b, -1));
 	CHECK(fmod(1e18 + 4096, 37) == 1e18 + 4096 - 37 * floor((1e18 + 4096) / 37) ||
-	      fmod(1e18 + 4096, 37) < 37, "fmod");
+	              fmod(1e18 + 4096, 37) < 37,
+	      "fmod");
 	CHECK(remainder(7, 2) == -1 && ldexp(0.75, 10) == 768 && ilogb(1e10) == 33, "exponents");
-	CHECK(lround(-2.5) == -3 && trunc(-2.7) == -2 && ceil(2.1) == 3 && floor(-2.1) == -3, "rounding");
+	CHECK(lround(-2.5) == -3 && trunc(-2.7) == -2 && ceil(2.1) == 3 && floor(-2.1) == -3,
+	      "rounding");
 }
 
 /* The first digits of pi, e and the sum of a long series, on both units. */

@@ -43,15 +43,17 @@ static unsigned slow_popcount(uint64_t x)
 static void wide(uint64_t *seed)
 {
 	for (int i = 0; i < 2000; i++) {
-		uint64_t a = check_random(seed), b = check_random(seed) >> (i % 64), c = check_random(seed);
+		uint64_t a = check_random(seed), b = check_random(seed) >> (i % 64),
+			 c = check_random(seed);
 		u128 p = (u128)a * b;
-		CHECK((uint64_t)(p >> 64) == slow_mul_high(a, b), "%llx * %llx", (long long)a, (long long)b);
+		CHECK((uint64_t)(p >> 64) == slow_mul_high(a, b), "%llx * %llx", (long long)a,
+		      (long long)b);
 		if (b) {
 			uint64_t hi = c % b, rem;
 			uint64_t q = slow_div(hi, a, b, &rem);
 			u128 n = (u128)hi << 64 | a;
-			CHECK((uint64_t)(n / b) == q && (uint64_t)(n % b) == rem, "%llx:%llx / %llx",
-			      (long long)hi, (long long)a, (long long)b);
+			CHECK((uint64_t)(n / b) == q && (uint64_t)(n % b) == rem,
+			      "%llx:%llx / %llx", (long long)hi, (long long)a, (long long)b);
 		}
 	}
 }
@@ -72,10 +74,13 @@ static void bits(uint64_t *seed)
 		}
 		CHECK((unsigned)__builtin_ctzll(a) == n, "ctz %llx", (long long)a);
 		CHECK((unsigned)__builtin_clzll(a) == m, "clz %llx", (long long)a);
-		CHECK((unsigned)__builtin_popcountll(a) == slow_popcount(a), "popcount %llx", (long long)a);
+		CHECK((unsigned)__builtin_popcountll(a) == slow_popcount(a), "popcount %llx",
+		      (long long)a);
 		CHECK(__builtin_bswap64(__builtin_bswap64(a)) == a, "bswap %llx", (long long)a);
-		CHECK((a << s | a >> (64 - s)) == (a >> (64 - s)) + (a << s), "rotate %llx", (long long)a);
-		CHECK(((int64_t)a >> s) == (int64_t)(a >> s | ((int64_t)a < 0 ? ~0ull << (64 - s) : 0)),
+		CHECK((a << s | a >> (64 - s)) == (a >> (64 - s)) + (a << s), "rotate %llx",
+		      (long long)a);
+		CHECK(((int64_t)a >> s) ==
+		              (int64_t)(a >> s | ((int64_t)a < 0 ? ~0ull << (64 - s) : 0)),
 		      "sar %llx", (long long)a);
 	}
 }
@@ -84,11 +89,11 @@ static void bits(uint64_t *seed)
 	do {                                                                                       \
 		type a = (type)check_random(seed), b = (type)check_random(seed), r;                \
 		wide_type w = (wide_type)a + b;                                                    \
-		CHECK(__builtin_add_overflow(a, b, &r) == (w < (lo) || w > (hi)), "add");         \
+		CHECK(__builtin_add_overflow(a, b, &r) == (w < (lo) || w > (hi)), "add");          \
 		w = (wide_type)a - b;                                                              \
-		CHECK(__builtin_sub_overflow(a, b, &r) == (w < (lo) || w > (hi)), "sub");         \
+		CHECK(__builtin_sub_overflow(a, b, &r) == (w < (lo) || w > (hi)), "sub");          \
 		w = (wide_type)a * b;                                                              \
-		CHECK(__builtin_mul_overflow(a, b, &r) == (w < (lo) || w > (hi)), "mul");         \
+		CHECK(__builtin_mul_overflow(a, b, &r) == (w < (lo) || w > (hi)), "mul");          \
 	} while (0)
 
 static void overflows(uint64_t *seed)
@@ -147,7 +152,8 @@ static void flag_bits(void)
 	CHECK((f & 0xcd5) == 0x8d5, "popf %lx", f);
 	CHECK(f & 1 << 9, "IF cannot be cleared: %lx", f);
 	unsigned char ah;
-	asm volatile("movb $0xd5, %%ah; sahf; lahf; movb %%ah, %%al; movb %%al, %0" : "=m"(ah)::"rax", "cc");
+	asm volatile("movb $0xd5, %%ah; sahf; lahf; movb %%ah, %%al; movb %%al, %0"
+	             : "=m"(ah)::"rax", "cc");
 	CHECK((ah & 0xd5) == 0xd5, "lahf %x", ah);
 }
 

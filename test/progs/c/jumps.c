@@ -19,40 +19,48 @@ static long interpret(const int *code, long n)
 	int pc = 0;
 #define NEXT goto *op[code[pc]]
 	NEXT;
-set:	v[code[pc + 1]] = code[pc + 2];
+set:
+	v[code[pc + 1]] = code[pc + 2];
 	pc += 3;
 	NEXT;
-inc:	v[code[pc + 1]]++;
+inc:
+	v[code[pc + 1]]++;
 	pc += 2;
 	NEXT;
-rem:	t = v[code[pc + 1]] % v[code[pc + 2]];
+rem:
+	t = v[code[pc + 1]] % v[code[pc + 2]];
 	pc += 3;
 	NEXT;
-jz:	pc = t == 0 ? code[pc + 1] : pc + 2;
+jz:
+	pc = t == 0 ? code[pc + 1] : pc + 2;
 	NEXT;
-jlt:	pc = v[code[pc + 1]] < v[code[pc + 2]] ? code[pc + 3] : pc + 4;
+jlt:
+	pc = v[code[pc + 1]] < v[code[pc + 2]] ? code[pc + 3] : pc + 4;
 	NEXT;
-jmp:	pc = code[pc + 1];
+jmp:
+	pc = code[pc + 1];
 	NEXT;
-sq:	pc = v[code[pc + 1]] * v[code[pc + 1]] > v[code[pc + 2]] ? code[pc + 3] : pc + 4;
+sq:
+	pc = v[code[pc + 1]] * v[code[pc + 1]] > v[code[pc + 2]] ? code[pc + 3] : pc + 4;
 	NEXT;
-end:	return v[2];
+end:
+	return v[2];
 }
 
 static void threaded_code(void)
 {
 	enum { SET, INC, REM, JZ, JLT, JMP, SQ, END };
 	static const int code[] = {
-		/* 0 */ SET, 0, 2,	  /* candidate */
-		/* 3 */ SET, 1, 2,	  /* divisor */
-		/* 6 */ SQ, 1, 0, 19,	  /* divisor squared is larger: prime */
-		/* 10 */ REM, 0, 1,
-		/* 13 */ JZ, 21,
+		/* 0 */ SET,  0,  2,     /* candidate */
+		/* 3 */ SET,  1,  2,     /* divisor */
+		/* 6 */ SQ,   1,  0, 19, /* divisor squared is larger: prime */
+		/* 10 */ REM, 0,  1,
+		/* 13 */ JZ,  21,
 		/* 15 */ INC, 1,
 		/* 17 */ JMP, 6,
 		/* 19 */ INC, 2,
 		/* 21 */ INC, 0,
-		/* 23 */ JLT, 0, 3, 3,
+		/* 23 */ JLT, 0,  3, 3,
 		/* 27 */ END,
 	};
 	CHECK(interpret(code, 10000) == 1229, "%ld primes", interpret(code, 10000));
@@ -174,9 +182,10 @@ static void faults(void)
 	FAULTS(SIGSEGV, SEGV_ACCERR, page + 4096, 14, "write over the edge",
 	       *(volatile uint64_t *)(page + 4092) = 1);
 	CHECK(page[4092] == (char)0xc3, "half of a write was done");
-	FAULTS(SIGSEGV, SEGV_ACCERR, page + 5, 14, "execution of data", ((void (*)(void))(page + 5))());
-	CHECK(seen_rip == (unsigned long)page + 5 && seen_error == 0x15, "at %lx, error %lx", seen_rip,
-	      seen_error);
+	FAULTS(SIGSEGV, SEGV_ACCERR, page + 5, 14, "execution of data",
+	       ((void (*)(void))(page + 5))());
+	CHECK(seen_rip == (unsigned long)page + 5 && seen_error == 0x15, "at %lx, error %lx",
+	      seen_rip, seen_error);
 	FAULTS(SIGSEGV, SEGV_MAPERR, 0xffffffffff000000, 14, "read of the kernel's",
 	       *(volatile char *)0xffffffffff000000);
 	FAULTS(SIGSEGV, SI_KERNEL, 0, 13, "non-canonical address",
@@ -184,22 +193,27 @@ static void faults(void)
 	FAULTS(SIGSEGV, SI_KERNEL, 0, 13, "HLT", asm volatile("hlt"));
 	FAULTS(SIGSEGV, SI_KERNEL, 0, 13, "CLI", asm volatile("cli"));
 	FAULTS(SIGSEGV, SI_KERNEL, 0, 13, "MOV CR3", asm volatile("mov %%cr3, %%rax" ::: "rax"));
-	FAULTS(SIGSEGV, SI_KERNEL, 0, 13, "WRMSR", asm volatile("wrmsr" ::"c"(0x10), "a"(0), "d"(0)));
+	FAULTS(SIGSEGV, SI_KERNEL, 0, 13, "WRMSR",
+	       asm volatile("wrmsr" ::"c"(0x10), "a"(0), "d"(0)));
 	FAULTS(SIGSEGV, SI_KERNEL, 0, 13, "IN", asm volatile("inb $0x70, %%al" ::: "rax"));
 	FAULTS(SIGSEGV, SI_KERNEL, 0, 13, "INT 0x33", asm volatile("int $0x33"));
 	FAULTS(SIGSEGV, SI_KERNEL, 0, 13, "unaligned MOVAPS",
-	       asm volatile("movaps %0, %%xmm0" ::"m"(page[1]) : "xmm0"));
+	       asm volatile("movaps %0, %%xmm0" ::"m"(page[1])
+	                    : "xmm0"));
 	FAULTS(SIGFPE, FPE_INTDIV, -1, 0, "division by zero", minus = minus / zero);
 	FAULTS(SIGFPE, FPE_INTDIV, -1, 0, "division overflow",
-	       asm volatile("cltd; idivl %1" ::"a"(lowest), "m"(minus) : "edx"));
+	       asm volatile("cltd; idivl %1" ::"a"(lowest), "m"(minus)
+	                    : "edx"));
 	FAULTS(SIGILL, ILL_ILLOPN, -1, 6, "UD2", asm volatile("ud2"));
 	FAULTS(SIGILL, ILL_ILLOPN, -1, 6, "invalid opcode", asm volatile(".byte 0x06"));
-	FAULTS(SIGILL, ILL_ILLOPN, -1, 6, "LOCK on a register", asm volatile(".byte 0xf0, 0x01, 0xc8"));
+	FAULTS(SIGILL, ILL_ILLOPN, -1, 6, "LOCK on a register",
+	       asm volatile(".byte 0xf0, 0x01, 0xc8"));
 	FAULTS(SIGTRAP, SI_KERNEL, 0, 3, "INT3", asm volatile("int3"));
 	volatile double dzero = 0, one = 1;
 	unsigned csr = 0x1f80 & ~0x200, usual = 0x1f80;
 	FAULTS(SIGFPE, FPE_FLTDIV, -1, 19, "SSE division by zero",
-	       asm volatile("ldmxcsr %0" ::"m"(csr)); one = one / dzero);
+	       asm volatile("ldmxcsr %0" ::"m"(csr));
+	       one = one / dzero);
 	asm volatile("ldmxcsr %0" ::"m"(usual));
 	unsigned short cw = 0x37f & ~4;
 	FAULTS(SIGFPE, FPE_FLTDIV, -1, 16, "x87 division by zero",
@@ -207,7 +221,8 @@ static void faults(void)
 	asm volatile("fninit");
 	/* A breakpoint of one's own: the trap flag. */
 	FAULTS(SIGTRAP, TRAP_TRACE, -1, 1, "trap flag",
-	       asm volatile("pushfq; orq $0x100, (%%rsp); popfq; nop; nop; nop" ::: "memory"));
+	       asm volatile("pushfq; orq $0x100, (%%rsp); popfq; nop; nop; nop" ::
+	                            : "memory"));
 	munmap(page, 8192);
 }
 
@@ -227,7 +242,8 @@ static void on_missing(int sig, siginfo_t *info, void *context)
 /* The handler maps the page; the instruction runs again, with all registers as they were. */
 static void repairs(void)
 {
-	struct sigaction sa = {.sa_sigaction = on_missing, .sa_flags = SA_SIGINFO | SA_ONSTACK}, old;
+	struct sigaction sa = {.sa_sigaction = on_missing, .sa_flags = SA_SIGINFO | SA_ONSTACK},
+			 old;
 	static char stack[65536];
 	stack_t alt = {.ss_sp = stack, .ss_size = sizeof(stack)};
 	sigaltstack(&alt, NULL);
@@ -250,7 +266,8 @@ static void repairs(void)
 	unsigned long n = sizeof(from);
 	asm volatile("rep movsb" : "+D"(di), "+S"(si), "+c"(n)::"memory");
 	CHECK(!n && di == lazy + 100 + sizeof(from) && !memcmp(lazy + 100, from, sizeof(from)) &&
-	      repaired == 7, "rep movsb with %d faults", repaired);
+	              repaired == 7,
+	      "rep movsb with %d faults", repaired);
 	sigaction(SIGSEGV, &old, NULL);
 }
 

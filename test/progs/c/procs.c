@@ -26,7 +26,8 @@ static int status_of(pid_t child)
 static void copies(void)
 {
 	enum { PAGES = 256 };
-	int *p = mmap(NULL, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int *p = mmap(NULL, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+	              0);
 	int *s = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	for (int i = 0; i < PAGES; i++) {
 		p[i * 1024] = i;
@@ -99,8 +100,8 @@ static void pipes(void)
 	long good = 0;
 	for (long i = 0; i < 5000; i++) {
 		long n = i;
-		good += write(to[1], &n, sizeof(n)) == sizeof(n) && read(from[0], &n, sizeof(n)) == sizeof(n) &&
-			n == i * i + 1;
+		good += write(to[1], &n, sizeof(n)) == sizeof(n) &&
+		        read(from[0], &n, sizeof(n)) == sizeof(n) && n == i * i + 1;
 	}
 	long end = -1;
 	good += write(to[1], &end, sizeof(end)) == sizeof(end);
@@ -128,7 +129,8 @@ static void mappings(void)
 	long bad = 0;
 	for (int i = 1; i < 200; i++) {
 		size_t size = (size_t)i * 4096;
-		char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		               0);
 		bad += p[0] || p[size - 1];
 		p[0] = 1;
 		p[size - 1] = 2;
@@ -142,7 +144,8 @@ static void mappings(void)
 	/* Large allocations, which the kernel may back with large pages. */
 	size_t size = 24 << 20;
 	for (int i = 0; i < 3; i++) {
-		char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		               0);
 		madvise(p, size, MADV_HUGEPAGE);
 		for (size_t at = 0; at < size; at += 4096) {
 			*(uint64_t *)(p + at) = at ^ i;
@@ -224,10 +227,12 @@ static void processors(void)
 		if (CPU_ISSET(cpu, &all)) {
 			CPU_ZERO(&one);
 			CPU_SET(cpu, &one);
-			CHECK(!sched_setaffinity(0, sizeof(one), &one) && sched_getcpu() == cpu, "CPU %d", cpu);
+			CHECK(!sched_setaffinity(0, sizeof(one), &one) && sched_getcpu() == cpu,
+			      "CPU %d", cpu);
 			unsigned aux;
 			__builtin_ia32_rdtscp(&aux);
-			CHECK((aux & 0xfff) == (unsigned)cpu, "RDTSCP says %u on %d", aux & 0xfff, cpu);
+			CHECK((aux & 0xfff) == (unsigned)cpu, "RDTSCP says %u on %d", aux & 0xfff,
+			      cpu);
 		}
 	}
 	sched_setaffinity(0, sizeof(all), &all);

@@ -57,10 +57,10 @@ static void immediate(void)
 static void within(void)
 {
 	unsigned char *p = pages(1, RWX);
-	static const unsigned char code[] = {
-		0x40, 0x88, 0x3d, 0x01, 0x00, 0x00, 0x00, /* mov %dil, 1(%rip): over the byte 0x11 */
-		0xb8, 0x11, 0x00, 0x00, 0x00,		  /* mov $0x11, %eax */
-		0xc3};
+	static const unsigned char code[] = {0x40, 0x88, 0x3d, 0x01, 0x00,
+	                                     0x00, 0x00, /* mov %dil, 1(%rip): over the byte 0x11 */
+	                                     0xb8, 0x11, 0x00, 0x00, 0x00, /* mov $0x11, %eax */
+	                                     0xc3};
 	memcpy(p, code, sizeof(code));
 	long wrong = 0;
 	for (int i = 0; i < 1000; i++) {
@@ -68,13 +68,13 @@ static void within(void)
 	}
 	CHECK(!wrong, "%ld wrong results", wrong);
 	/* A loop that counts its own immediate up. */
-	static const unsigned char loop[] = {
-		0x31, 0xc0,				  /* xor %eax, %eax */
-		0x83, 0xc0, 0x00,			  /* 2: add $0, %eax */
-		0xfe, 0x05, 0xf9, 0xff, 0xff, 0xff,	  /* incb -7(%rip): the 0 above */
-		0x48, 0xff, 0xcf,			  /* dec %rdi */
-		0x75, 0xf2,				  /* jnz 2 */
-		0xc3};
+	static const unsigned char loop[] = {0x31, 0xc0,       /* xor %eax, %eax */
+	                                     0x83, 0xc0, 0x00, /* 2: add $0, %eax */
+	                                     0xfe, 0x05, 0xf9,
+	                                     0xff, 0xff, 0xff, /* incb -7(%rip): the 0 above */
+	                                     0x48, 0xff, 0xcf, /* dec %rdi */
+	                                     0x75, 0xf2,       /* jnz 2 */
+	                                     0xc3};
 	memcpy(p, loop, sizeof(loop));
 	long got = ((fn *)p)(100);
 	CHECK(got == 99 * 100 / 2, "%ld", got);
@@ -100,7 +100,8 @@ static void rights(void)
 	munmap(p, 4 * 4096);
 	/* The same address, another mapping. */
 	for (int i = 0; i < 300; i++) {
-		unsigned char *q = mmap(p, 4096, RWX, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		unsigned char *q =
+			mmap(p, 4096, RWX, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 		add_code(q, 7 * i);
 		wrong += ((fn *)q)(1) != 1 + 7 * i;
 		munmap(q, 4096);
@@ -120,7 +121,8 @@ static void edge(void)
 			memcpy(p + at + 3, &k, 4);
 			wrong += ((fn *)(p + at))(0) != k;
 			p[at + 6] = i ^ 3;
-			wrong += ((fn *)(p + at))(0) != ((k & 0xffffff) | (int)((unsigned)(i ^ 3) << 24));
+			wrong += ((fn *)(p + at))(0) !=
+			         ((k & 0xffffff) | (int)((unsigned)(i ^ 3) << 24));
 		}
 	}
 	CHECK(!wrong, "%ld wrong results", wrong);

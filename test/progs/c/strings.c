@@ -9,7 +9,8 @@ static unsigned char *area, *other; /* 2 pages each, then one that cannot be tou
 
 static unsigned char *guarded(void)
 {
-	unsigned char *p = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *p =
+		mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	mprotect(p + 2 * 4096, 4096, PROT_NONE);
 	return p;
 }
@@ -35,14 +36,17 @@ static void fill(uint64_t *seed)
 			}                                                                          \
 			unsigned long c = n;                                                       \
 			asm volatile("rep " insn : "+S"(si), "+D"(di), "+c"(c)::"memory");         \
-			CHECK(!c && si == area + from + n * (unit) && di == other + to + n * (unit) && \
-				      !memcmp(want, other, 8192), insn " %lu", n);                 \
+			CHECK(!c && si == area + from + n * (unit) &&                              \
+			              di == other + to + n * (unit) && !memcmp(want, other, 8192), \
+			      insn " %lu", n);                                                     \
 			/* Backwards, from the end to the end of both. */                          \
-			si = area + 8192 - (unit) - k;                                             \
+			si = area + 8192 - (unit)-k;                                               \
 			di = other + 8192 - (unit);                                                \
 			c = n;                                                                     \
-			asm volatile("std; rep " insn "; cld" : "+S"(si), "+D"(di), "+c"(c)::"memory"); \
-			CHECK(!memcmp(other + 8192 - n * (unit), area + 8192 - k - n * (unit), n * (unit)), \
+			asm volatile("std; rep " insn "; cld"                                      \
+			             : "+S"(si), "+D"(di), "+c"(c)::"memory");                     \
+			CHECK(!memcmp(other + 8192 - n * (unit), area + 8192 - k - n * (unit),     \
+			              n * (unit)),                                                 \
 			      "backwards " insn " %lu", n);                                        \
 		}                                                                                  \
 	}
@@ -104,7 +108,8 @@ static void scans(void)
 		CHECK(~n - 1 == (unsigned long)len && di == p + len + 1, "repne scasb %d", len);
 		CHECK(strlen((char *)p) == (size_t)len, "strlen %d", len);
 		CHECK(memchr(p, 0, len + 1) == p + len, "memchr %d", len);
-		CHECK(strchr((char *)p, 'y') == NULL && strrchr((char *)p, 0) == (char *)p + len, "strchr");
+		CHECK(strchr((char *)p, 'y') == NULL && strrchr((char *)p, 0) == (char *)p + len,
+		      "strchr");
 		unsigned char *q = other + 4096 - len / 2;
 		memcpy(q, p, len + 1);
 		CHECK(!strcmp((char *)p, (char *)q) && !memcmp(p, q, len), "strcmp %d", len);
@@ -116,17 +121,23 @@ static void scans(void)
 			n = len;
 			unsigned char below;
 			asm volatile("repe cmpsb; setb %0"
-				     : "=r"(below), "+S"(si), "+D"(di), "+c"(n)::"memory", "cc");
+			             : "=r"(below), "+S"(si), "+D"(di), "+c"(n)::"memory", "cc");
 			CHECK(below && !n && si == p + len, "repe cmpsb %d", len);
 		}
 	}
 	unsigned long n = 100, flags;
 	void *di = area;
 	memset(area, 7, 400);
-	asm volatile("repe scasl; pushfq; popq %1" : "+D"(di), "=r"(flags), "+c"(n) : "a"(0x07070707) : "memory", "cc");
+	asm volatile("repe scasl; pushfq; popq %1"
+	             : "+D"(di), "=r"(flags), "+c"(n)
+	             : "a"(0x07070707)
+	             : "memory", "cc");
 	CHECK(!n && flags & 0x40, "repe scasl");
 	n = 0;
-	asm volatile("cmp %%rcx, %%rcx; repne scasb; pushfq; popq %1" : "+D"(di), "=r"(flags), "+c"(n) : "a"(1) : "memory", "cc");
+	asm volatile("cmp %%rcx, %%rcx; repne scasb; pushfq; popq %1"
+	             : "+D"(di), "=r"(flags), "+c"(n)
+	             : "a"(1)
+	             : "memory", "cc");
 	CHECK(flags & 0x40, "repne scasb of nothing leaves the flags");
 }
 
@@ -137,8 +148,10 @@ static void stores(void)
 		void *di = area + 4096 - k;
 		unsigned long n = k;
 		asm volatile("rep stosb" : "+D"(di), "+c"(n) : "a"(0x5a) : "memory");
-		CHECK(area[4095 - k] == 0 && (!k || (area[4095] == 0x5a && area[4096 - k] == 0x5a)) &&
-			      area[4096] == 0, "rep stosb %d", k);
+		CHECK(area[4095 - k] == 0 &&
+		              (!k || (area[4095] == 0x5a && area[4096 - k] == 0x5a)) &&
+		              area[4096] == 0,
+		      "rep stosb %d", k);
 		di = area + 8192 - 8 * k;
 		n = k;
 		asm volatile("rep stosq" : "+D"(di), "+c"(n) : "a"(0x0102030405060708) : "memory");
@@ -169,7 +182,8 @@ static void edges(void)
 		uint16_t w = *(volatile uint16_t *)p;
 		uint32_t d = *(volatile uint32_t *)p;
 		uint64_t q = *(volatile uint64_t *)p;
-		CHECK(w == 0x0201 && d == 0x04030201 && q == 0x0807060504030201, "loads at -%d", back);
+		CHECK(w == 0x0201 && d == 0x04030201 && q == 0x0807060504030201, "loads at -%d",
+		      back);
 		*(volatile uint64_t *)p += 0x1000000000000001;
 		CHECK(p[0] == 2 && p[7] == 0x18 && p[8] == 9, "add at -%d", back);
 		uint64_t old = __atomic_exchange_n((uint64_t *)p, 5, __ATOMIC_SEQ_CST);
@@ -177,7 +191,9 @@ static void edges(void)
 		__sync_fetch_and_add((uint32_t *)p, 0x01010101);
 		CHECK(p[0] == 6 && p[3] == 1 && !p[4], "lock xadd at -%d", back);
 		asm volatile("vmovdqu %0, %%ymm1; vmovdqu %%ymm1, %1"
-			     : : "m"(*(char(*)[32])p), "m"(*(char(*)[32])(other + 4096 - back / 2)) : "xmm1", "memory");
+		             :
+		             : "m"(*(char(*)[32])p), "m"(*(char(*)[32])(other + 4096 - back / 2))
+		             : "xmm1", "memory");
 		CHECK(!memcmp(p, other + 4096 - back / 2, 32), "ymm at -%d", back);
 		long double x = 1.25L, y;
 		asm volatile("fldt %1; fstpt %0" : "=m"(*(char(*)[10])p) : "m"(x));

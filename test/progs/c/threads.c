@@ -41,7 +41,8 @@ static void *worker(void *arg)
 		while (old < now && !atomic_compare_exchange_weak(&maximum, &old, now)) {
 		}
 		__int128 was = pair.wide;
-		while (!__sync_bool_compare_and_swap(&pair.wide, was, was + (((__int128)1 << 64) | 1))) {
+		while (!__sync_bool_compare_and_swap(&pair.wide, was,
+		                                     was + (((__int128)1 << 64) | 1))) {
 			was = pair.wide;
 		}
 		mine += id;
@@ -69,7 +70,8 @@ static void counting(void)
 	}
 	CHECK(plain == 5000 * THREADS && counted == plain, "%ld %ld", plain, (long)counted);
 	CHECK(xored == want && maximum == most, "%lx %lx", (long)xored, want);
-	CHECK(byte == (unsigned char)plain && half == (unsigned short)(3 * plain), "narrow atomics");
+	CHECK(byte == (unsigned char)plain && half == (unsigned short)(3 * plain),
+	      "narrow atomics");
 	__int128 wide = pair.wide;
 	CHECK((long)wide == plain && (long)(wide >> 64) == plain, "cmpxchg16b");
 	CHECK(!mine, "thread-local storage");

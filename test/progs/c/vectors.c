@@ -6,7 +6,7 @@
 #include <immintrin.h>
 #include <math.h>
 
-#define N 256
+#define N      256
 #define ROUNDS 40
 
 static _Alignas(64) uint8_t a[N + 64], b[N + 64], r[N + 64], s[N + 64];
@@ -63,9 +63,13 @@ static void integers(void)
 	EACH("pminub", uint8_t, _mm256_min_epu8(x, y), x < y ? x : y);
 	EACH("pavgb", uint8_t, _mm256_avg_epu8(x, y), (x + y + 1) >> 1);
 	EACH("pabsw", int16_t, _mm256_abs_epi16(x), x < 0 ? -x : x);
-	EACH("psignd", int32_t, _mm256_sign_epi32(x, y), y < 0 ? 0u - (uint32_t)x : y ? (uint32_t)x : 0);
+	EACH("psignd", int32_t, _mm256_sign_epi32(x, y),
+	     y < 0 ? 0u - (uint32_t)x
+	     : y   ? (uint32_t)x
+	           : 0);
 	EACH("pand, pandn, por, pxor", uint64_t,
-	     _mm256_or_si256(_mm256_andnot_si256(x, y), _mm256_xor_si256(_mm256_and_si256(x, y), y)),
+	     _mm256_or_si256(_mm256_andnot_si256(x, y),
+	                     _mm256_xor_si256(_mm256_and_si256(x, y), y)),
 	     (~x & y) | ((x & y) ^ y));
 	EACH("pslld", uint32_t, _mm256_slli_epi32(_mm256_xor_si256(x, y), 7), (x ^ y) << 7);
 	EACH("psraw", int16_t, _mm256_srai_epi16(_mm256_xor_si256(x, y), 3), (int16_t)(x ^ y) >> 3);
@@ -82,7 +86,8 @@ static void shuffles(void)
 {
 	uint8_t want[32];
 	for (int i = 0; i < N; i += 32) {
-		__m256i x = _mm256_loadu_si256((void *)(a + i)), y = _mm256_loadu_si256((void *)(b + i));
+		__m256i x = _mm256_loadu_si256((void *)(a + i)),
+			y = _mm256_loadu_si256((void *)(b + i));
 		_mm256_storeu_si256((void *)r, _mm256_shuffle_epi8(x, y));
 		for (int k = 0; k < 32; k++) {
 			want[k] = b[i + k] & 0x80 ? 0 : a[i + (k & 16) + (b[i + k] & 15)];
@@ -144,7 +149,8 @@ static void floats(uint64_t *seed)
 		fx[i] = (float)x[i];
 	}
 	for (int i = 0; i < 32; i += 4) {
-		__m256d p = _mm256_loadu_pd(x + i), q = _mm256_loadu_pd(y + i), t = _mm256_loadu_pd(z + i);
+		__m256d p = _mm256_loadu_pd(x + i), q = _mm256_loadu_pd(y + i),
+			t = _mm256_loadu_pd(z + i);
 		_mm256_storeu_pd(out, _mm256_fmadd_pd(p, q, t));
 		for (int k = 0; k < 4; k++) {
 			CHECK(out[k] == fma(x[i + k], y[i + k], z[i + k]), "vfmaddpd");
@@ -153,21 +159,24 @@ static void floats(uint64_t *seed)
 		for (int k = 0; k < 4; k++) {
 			CHECK(out[k] == fabs(x[i + k]) / y[i + k], "vdivpd, vsqrtpd");
 		}
-		_mm256_storeu_pd(out, _mm256_round_pd(p, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+		_mm256_storeu_pd(out,
+		                 _mm256_round_pd(p, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
 		for (int k = 0; k < 4; k++) {
 			CHECK(out[k] == floor(x[i + k]), "vroundpd");
 		}
 		_mm256_storeu_pd(out, _mm256_hadd_pd(p, q));
 		CHECK(out[0] == x[i] + x[i + 1] && out[3] == y[i + 2] + y[i + 3], "vhaddpd");
 		CHECK(_mm256_movemask_pd(_mm256_cmp_pd(p, q, _CMP_LT_OQ)) ==
-			      ((x[i] < y[i]) | (x[i + 1] < y[i + 1]) << 1 | (x[i + 2] < y[i + 2]) << 2 |
-			       (x[i + 3] < y[i + 3]) << 3), "vcmppd");
+		              ((x[i] < y[i]) | (x[i + 1] < y[i + 1]) << 1 |
+		               (x[i + 2] < y[i + 2]) << 2 | (x[i + 3] < y[i + 3]) << 3),
+		      "vcmppd");
 		__m128 half = _mm256_cvtpd_ps(p);
 		_mm_storeu_ps(fout, half);
 		CHECK(fout[1] == (float)x[i + 1], "vcvtpd2ps");
 		__m128i h = _mm256_cvtps_ph(_mm256_loadu_ps(fx + (i & 24)), 0);
 		_mm256_storeu_ps(fout, _mm256_cvtph_ps(h));
-		CHECK(isinf(fout[0]) || fabsf(fout[0] - fx[i & 24]) <= fabsf(fx[i & 24]) / 1024, "f16c");
+		CHECK(isinf(fout[0]) || fabsf(fout[0] - fx[i & 24]) <= fabsf(fx[i & 24]) / 1024,
+		      "f16c");
 		CHECK(_mm_cvttsd_si64(_mm_load_sd(x + i)) == (int64_t)x[i], "cvttsd2si");
 	}
 }
@@ -185,10 +194,13 @@ static void bmi(uint64_t *seed)
 		}
 		CHECK(_pdep_u64(v, m) == dep && _pext_u64(v, m) == ext, "pdep, pext");
 		CHECK(_andn_u64(v, m) == (~v & m) && _blsr_u64(v) == (v & (v - 1)) &&
-		      _blsi_u64(v) == (v & -v) && _blsmsk_u64(v) == (v ^ (v - 1)), "bmi1");
-		CHECK(_bextr_u64(v, 5, 20) == (v >> 5 & 0xfffff) && _bzhi_u64(v, i % 64) ==
-		      (v & ((1ull << i % 64) - 1)), "bextr, bzhi");
-		CHECK(_lzcnt_u64(v >> 1) == (unsigned)__builtin_clzll(v >> 1 | 1) || v < 2, "lzcnt");
+		              _blsi_u64(v) == (v & -v) && _blsmsk_u64(v) == (v ^ (v - 1)),
+		      "bmi1");
+		CHECK(_bextr_u64(v, 5, 20) == (v >> 5 & 0xfffff) &&
+		              _bzhi_u64(v, i % 64) == (v & ((1ull << i % 64) - 1)),
+		      "bextr, bzhi");
+		CHECK(_lzcnt_u64(v >> 1) == (unsigned)__builtin_clzll(v >> 1 | 1) || v < 2,
+		      "lzcnt");
 		uint32_t crc = 0xffffffff, soft = crc;
 		for (int k = 0; k < 8; k++) {
 			soft ^= (uint8_t)(v >> 8 * k);
@@ -207,12 +219,13 @@ static void bmi(uint64_t *seed)
 __attribute__((target("aes,pclmul"))) static void crypto(uint64_t *seed)
 {
 	static const uint8_t state[16] = {0x32, 0x43, 0xf6, 0xa8, 0x88, 0x5a, 0x30, 0x8d,
-					  0x31, 0x31, 0x98, 0xa2, 0xe0, 0x37, 0x07, 0x34},
+	                                  0x31, 0x31, 0x98, 0xa2, 0xe0, 0x37, 0x07, 0x34},
 			     key[16] = {0x2b, 0x7e, 0x15, 0x16, 0x28, 0xae, 0xd2, 0xa6,
-					0xab, 0xf7, 0x15, 0x88, 0x09, 0xcf, 0x4f, 0x3c},
+	                                0xab, 0xf7, 0x15, 0x88, 0x09, 0xcf, 0x4f, 0x3c},
 			     want[16] = {0x39, 0x25, 0x84, 0x1d, 0x02, 0xdc, 0x09, 0xfb,
-					 0xdc, 0x11, 0x85, 0x97, 0x19, 0x6a, 0x0b, 0x32};
-	__m128i k = _mm_loadu_si128((void *)key), v = _mm_xor_si128(_mm_loadu_si128((void *)state), k);
+	                                 0xdc, 0x11, 0x85, 0x97, 0x19, 0x6a, 0x0b, 0x32};
+	__m128i k = _mm_loadu_si128((void *)key),
+		v = _mm_xor_si128(_mm_loadu_si128((void *)state), k);
 #define ROUND(rcon, enc)                                                                           \
 	do {                                                                                       \
 		__m128i g = _mm_shuffle_epi32(_mm_aeskeygenassist_si128(k, rcon), 0xff);           \
@@ -239,7 +252,7 @@ __attribute__((target("aes,pclmul"))) static void crypto(uint64_t *seed)
 			soft ^= q >> n & 1 ? (unsigned __int128)p << n : 0;
 		}
 		_mm_storeu_si128((void *)out,
-				 _mm_clmulepi64_si128(_mm_set1_epi64x(p), _mm_set1_epi64x(q), 0));
+		                 _mm_clmulepi64_si128(_mm_set1_epi64x(p), _mm_set1_epi64x(q), 0));
 		CHECK(out[0] == (uint64_t)soft && out[1] == (uint64_t)(soft >> 64), "pclmulqdq");
 	}
 }
@@ -247,8 +260,8 @@ __attribute__((target("aes,pclmul"))) static void crypto(uint64_t *seed)
 /* The upper halves survive system calls, faults and other programs; MXCSR too. */
 static void state(void)
 {
-	__m256i before = _mm256_set_epi64x(0x1111222233334444, 0x5555666677778888, 0x9999aaaabbbbcccc,
-					   0xddddeeeeffff0000);
+	__m256i before = _mm256_set_epi64x(0x1111222233334444, 0x5555666677778888,
+	                                   0x9999aaaabbbbcccc, 0xddddeeeeffff0000);
 	asm volatile("vmovdqu %0, %%ymm9\n vmovdqu %0, %%ymm15" ::"m"(before) : "xmm9", "xmm15");
 	unsigned csr = 0x7fc0, got;
 	asm volatile("ldmxcsr %0" ::"m"(csr));
@@ -262,8 +275,9 @@ static void state(void)
 	}
 	__m256i nine, fifteen;
 	asm volatile("vmovdqu %%ymm9, %0\n vmovdqu %%ymm15, %1\n stmxcsr %2"
-		     : "=m"(nine), "=m"(fifteen), "=m"(got));
-	CHECK(!memcmp(&nine, &before, 32) && !memcmp(&fifteen, &before, 32), "ymm over system calls");
+	             : "=m"(nine), "=m"(fifteen), "=m"(got));
+	CHECK(!memcmp(&nine, &before, 32) && !memcmp(&fifteen, &before, 32),
+	      "ymm over system calls");
 	CHECK((got & ~0x3f) == (csr & ~0x3f), "mxcsr %x", got);
 	csr = 0x1f80;
 	asm volatile("ldmxcsr %0" ::"m"(csr));
