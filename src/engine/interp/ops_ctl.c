@@ -27,18 +27,15 @@ void op_jmp(struct x86_cpu *c, const struct op *op)
 		else                                                                               \
 			op_chain(c, interp_of(c), c->gpr[REG_IP] + op->off + op->len, 0);          \
 	}
-JCC_FN(0)
-JCC_FN(1)
-JCC_FN(2)
-JCC_FN(3)
-JCC_FN(4)
-JCC_FN(5)
-JCC_FN(6)
-JCC_FN(7)
-JCC_FN(8) JCC_FN(9) JCC_FN(10) JCC_FN(11) JCC_FN(12) JCC_FN(13) JCC_FN(14)
-	JCC_FN(15) op_fn *const ops_jcc[16] = {
-		op_jcc0, op_jcc1, op_jcc2,  op_jcc3,  op_jcc4,  op_jcc5,  op_jcc6,  op_jcc7,
-		op_jcc8, op_jcc9, op_jcc10, op_jcc11, op_jcc12, op_jcc13, op_jcc14, op_jcc15};
+/* clang-format off */
+JCC_FN(0) JCC_FN(1) JCC_FN(2) JCC_FN(3) JCC_FN(4) JCC_FN(5) JCC_FN(6) JCC_FN(7)
+JCC_FN(8) JCC_FN(9) JCC_FN(10) JCC_FN(11) JCC_FN(12) JCC_FN(13) JCC_FN(14) JCC_FN(15)
+
+op_fn *const ops_jcc[16] = {
+	op_jcc0, op_jcc1, op_jcc2,  op_jcc3,  op_jcc4,  op_jcc5,  op_jcc6,  op_jcc7,
+	op_jcc8, op_jcc9, op_jcc10, op_jcc11, op_jcc12, op_jcc13, op_jcc14, op_jcc15,
+};
+/* clang-format on */
 
 /* Indirect: dst is a register offset; size 0: memory operand of 8 bytes. */
 static u64 ind_target(struct x86_cpu *c, const struct op *op)
