@@ -153,6 +153,59 @@ static void test_apic_over_ram(void **state)
 	rig_fini(&r);
 }
 
+/* Bytes that are no instruction, and those of an instruction that begins in the same way: what was
+ * decoded first doesn't stay. */
+static void test_bad_bytes_change(void **state)
+{
+	static const u8 bad[] = {0x0f, 0x0b}, good[] = {0x0f, 0xa2}; /* UD2, CPUID */
+	static const u8 none[] = {0xc5, 0xf8, 0x04, 0xc0};           /* no such opcode */
+	static const u8 move[] = {0xc5, 0xf8, 0x28, 0xc0};           /* VMOVAPS */
+	static const struct {
+		const u8 *first, *second;
+		unsigned len;
+	} pair[] = {{bad, good, 2}, {none, move, 4}};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(pair); i++) {
+		struct cpurig r;
+
+		setup(&r, pair[i].first, pair[i].len);
+		r.c->cr4 |= CR4_OSFXSR | CR4_OSXSAVE;
+		r.c->xcr0 = 7;
+		assert_int_equal(interp_step(r.c), 1);
+		assert_int_equal(r.c->ev.vector, X86_UD);
+		pmap_write(r.vm.pmap, CODE, pair[i].second, pair[i].len);
+		assert_int_equal(interp_step(r.c), 0);
+		assert_int_equal(r.c->rip, CODE + pair[i].len);
+		rig_fini(&r);
+	}
+}
+
+/* RIP-relative operands whose distance from the block's start, but not from the instruction's end,
+ * has more than 31 bits: of an instruction that runs natively, and of one with an immediate. */
+static void test_farthest_operand(void **state)
+{
+	static const u8 code[][10] = {
+		{0x66, 0x0f, 0x6f, 0x05, 0xff, 0xff, 0xff, 0x7f},       /* movdqa */
+		{0x48, 0x0f, 0xba, 0x2d, 0xff, 0xff, 0xff, 0x7f, 0x71}, /* btsq $0x71 */
+		{0x8b, 0x05, 0xff, 0xff, 0xff, 0x7f},                   /* mov */
+	};
+	static const unsigned len[] = {8, 9, 6};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(code); i++) {
+		struct cpurig r;
+
+		setup(&r, code[i], len[i]);
+		r.c->cr4 |= CR4_OSFXSR;
+		if (!i) /* aligned */
+			r.c->rip = CODE + 9;
+		pmap_write(r.vm.pmap, r.c->rip, code[i], len[i]);
+		assert_int_equal(interp_step(r.c), 1);
+		assert_int_equal(r.c->ev.vector, X86_PF);
+		assert_int_equal(r.c->ev.cr2, r.c->rip + len[i] + INT32_MAX);
+		rig_fini(&r);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -161,6 +214,8 @@ int main(void)
 		cmocka_unit_test(test_locked_bit_alignment),
 		cmocka_unit_test(test_locked_bit_split),
 		cmocka_unit_test(test_apic_over_ram),
+		cmocka_unit_test(test_bad_bytes_change),
+		cmocka_unit_test(test_farthest_operand),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,6 +23,7 @@ struct dec {
 	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
 	const u8 *bytes;
 	struct op *op;
+	bool bad; /* no instruction */
 };
 
 /* ---- operands ---- */
@@ -96,7 +97,7 @@ static void set_seg(struct dec *d, ZydisRegister seg)
 		op->ea |= EA_SEG; /* CS: not writable */
 }
 
-/* false: the displacement of a RIP-relative operand fits nowhere (imm is in use). */
+/* false: a 64-bit offset (moffs) fits nowhere, imm is in use. */
 static bool set_mem(struct dec *d, const ZydisDecodedOperand *o)
 {
 	struct op *op = d->op;
@@ -106,17 +107,20 @@ static bool set_mem(struct dec *d, const ZydisDecodedOperand *o)
 	op->scale = o->mem.scale ? (u8)log2_size(o->mem.scale) : 0;
 	set_seg(d, o->mem.segment);
 	if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
+		/* At the very end of the range the distance from the block doesn't fit `disp`. */
+		if (disp + op->off + op->len > INT32_MAX)
+			op->ea |= EA_FAR_IP;
+		else
+			disp += op->off + op->len;
 		op->base = GPR_OFF(REG_IP);
-		disp += op->off + op->len;
 	} else {
 		op->base = o->mem.base ? reg_off(o->mem.base) : GPR_OFF(REG_ZERO);
 	}
 	op->disp = (s32)disp;
 	if (op->disp != disp) {
-		/* moffs with 64 bits, or RIP-relative at the very end of the range */
 		if (op->imm || op->native)
 			return false;
-		op->ea |= EA_FAR_IP;
+		op->ea |= EA_MOFFS;
 		op->disp = 0;
 		op->imm = (u64)disp;
 	}
@@ -1195,6 +1199,7 @@ static void dec_init(struct dec *d, struct interp *in, struct x86_cpu *c, u32 mo
 	d->in = in;
 	d->c = c;
 	d->mode = mode;
+	d->bad = false;
 	d->bits = mode & M_CS64 ? 64 : mode & M_CS32 ? 32 : 16;
 	ZydisDecoderInit(&d->zd, modes[k].mode, modes[k].stack);
 	ZydisDecoderEnableMode(&d->zd, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
@@ -1222,7 +1227,8 @@ static unsigned decode_one(struct dec *d, const u8 *bytes, unsigned len, unsigne
 	*end = true;
 	op->base = op->index = GPR_OFF(REG_ZERO);
 	op->len = 1;
-	if (!ZYAN_SUCCESS(st)) {
+	d->bad = !ZYAN_SUCCESS(st);
+	if (d->bad) {
 		op->fn = st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || st == ZYDIS_STATUS_NO_MORE_DATA
 		                 ? op_gp0
 		                 : op_ud;
@@ -1322,9 +1328,10 @@ static struct block *build(struct interp *in, struct x86_cpu *c, u32 mode,
 	}
 	b->nr_ops = (u16)n;
 	b->len = (u16)len;
+	b->seen = (u16)(d.bad ? MIN(b->ops[n - 1].off + 15u, have) : len);
 	b->code = (u8 *)&b->ops[n + 1];
-	memcpy((u8 *)&b->ops[n + 1], bytes, len);
-	in->arena_used += ALIGN_UP(sizeof(*b) + (n + 1) * sizeof(struct op) + len, (size_t)64);
+	memcpy((u8 *)&b->ops[n + 1], bytes, b->seen);
+	in->arena_used += ALIGN_UP(sizeof(*b) + (n + 1) * sizeof(struct op) + b->seen, (size_t)64);
 	if (trace_on(&c->vcpu->vm->trace, TRACE_IN_ASM))
 		trace_block(c, b, lin, &d);
 	return b;

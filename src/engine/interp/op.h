@@ -38,7 +38,8 @@ enum {
 	EA_ADDR16 = 2,
 	EA_SEG = 4,     /* full segment checks (not M_FLAT, not 64-bit) */
 	EA_BASE = 8,    /* not 64-bit, flat or FS/GS: add the base, truncate to 32 bits */
-	EA_FAR_IP = 16, /* RIP-relative whose displacement doesn't fit `disp`: it is in imm */
+	EA_FAR_IP = 16, /* `disp` is relative to the next instruction, not to the block */
+	EA_MOFFS = 32,  /* the offset has 64 bits: it is in imm */
 };
 
 #define BLOCK_MAX_OPS   64
@@ -55,11 +56,12 @@ struct block {
 	/* Second page, when the only instruction straddles; else NULL. */
 	_Atomic u32 *page2_ver;
 	u32 ver2;
-	u16 nr_ops;            /* without the closing op */
-	u16 len;               /* bytes */
-	gpa_t gpa2;            /* page */
+	u16 nr_ops; /* without the closing op */
+	u16 len;    /* bytes */
+	u16 seen;   /* bytes that it depends on: a bad instruction's are more than its 1 */
+	gpa_t gpa2; /* page */
 	struct block *link[2]; /* successors on the same page: [0] fall through, [1] taken */
-	const u8 *code;        /* copy of the bytes */
+	const u8 *code;        /* copy of `seen` bytes */
 	struct op ops[];
 };
 
@@ -190,8 +192,10 @@ static inline u64 ea_offset(const struct x86_cpu *c, const struct op *op)
 	u64 a = REG_AT(c, u64, op->base) + (REG_AT(c, u64, op->index) << op->scale) +
 	        (u64)(s64)op->disp;
 
-	if (unlikely(op->ea & (EA_ADDR32 | EA_ADDR16 | EA_FAR_IP))) {
+	if (unlikely(op->ea & (EA_ADDR32 | EA_ADDR16 | EA_FAR_IP | EA_MOFFS))) {
 		if (op->ea & EA_FAR_IP)
+			a += op->off + op->len;
+		if (op->ea & EA_MOFFS)
 			a += op->imm;
 		if (op->ea & EA_ADDR32)
 			a = (u32)a;

@@ -118,7 +118,7 @@ static bool revalidate(struct x86_cpu *c, struct block *b, const struct itlb_ent
 	u32 ver2 = e2 ? pmap_code_mark(c->pmap, b->page2_ver) : 0;
 	unsigned off = (unsigned)(b->gpa & ~PAGE_MASK);
 
-	for (unsigned i = 0; i < b->len; i++) {
+	for (unsigned i = 0; i < b->seen; i++) {
 		unsigned at = off + i;
 		u8 now = at < PAGE_SIZE ? *(volatile const u8 *)(e->hva + at)
 		         : e2           ? *(volatile const u8 *)(e2->hva + at - PAGE_SIZE)
