@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* Regions are few (a PC has some dozens), so a sorted array and a binary search do. */
+/* Regions are few (a PC has some dozens), so a sorted array and a binary search do.
+ *
+ * Readers take no lock: `seq` is a sequence lock. The writer, of whom there is one at a time (the
+ * machine lock), makes it odd, changes the map, makes it even; a reader that saw it odd or changed
+ * looks again. The map's words are therefore read and written as relaxed atomics. */
 #include "bus/bus.h"
 
 #include <errno.h>
@@ -26,15 +30,65 @@ void bus_destroy(struct bus *b)
 	free(b);
 }
 
+/* ---- the map ---- */
+
+#define WORDS(bytes) ((bytes) / sizeof(u64))
+_Static_assert(sizeof(struct region) % sizeof(u64) == 0, "copied by words");
+
+static void copy_in(struct region *to, const struct region *from)
+{
+	u64 *d = (u64 *)(void *)to, w[WORDS(sizeof(*from))];
+
+	memcpy(w, from, sizeof(w));
+	for (size_t i = 0; i < ARRAY_SIZE(w); i++)
+		__atomic_store_n(&d[i], w[i], __ATOMIC_RELAXED);
+}
+
+static void copy_out(struct region *to, const struct region *from)
+{
+	const u64 *s = (const u64 *)(const void *)from;
+	u64 w[WORDS(sizeof(*to))];
+
+	for (size_t i = 0; i < ARRAY_SIZE(w); i++)
+		w[i] = __atomic_load_n(&s[i], __ATOMIC_RELAXED);
+	memcpy(to, w, sizeof(w));
+}
+
+static u32 map_read_begin(const struct bus *b)
+{
+	u32 seq;
+
+	while ((seq = __atomic_load_n(&b->seq, __ATOMIC_ACQUIRE)) & 1)
+		__builtin_ia32_pause();
+	return seq;
+}
+
+static bool map_read_again(const struct bus *b, u32 seq)
+{
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return __atomic_load_n(&b->seq, __ATOMIC_RELAXED) != seq;
+}
+
+static void map_write_begin(struct bus *b)
+{
+	__atomic_store_n(&b->seq, b->seq + 1, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+}
+
+static void map_write_end(struct bus *b)
+{
+	__atomic_store_n(&b->seq, b->seq + 1, __ATOMIC_RELEASE);
+}
+
 /* Index of the first region whose base is above `addr`. */
 static unsigned upper_bound(const struct bus_map *m, u64 addr)
 {
-	unsigned lo = 0, hi = m->nr;
+	unsigned lo = 0, hi = __atomic_load_n(&m->nr, __ATOMIC_RELAXED);
 
 	while (lo < hi) {
 		unsigned mid = (lo + hi) / 2;
 
-		if (m->r[mid].base > addr)
+		if (__atomic_load_n(&m->r[mid].base, __ATOMIC_RELAXED) > addr)
 			hi = mid;
 		else
 			lo = mid + 1;
@@ -42,14 +96,40 @@ static unsigned upper_bound(const struct bus_map *m, u64 addr)
 	return lo;
 }
 
-const struct region *bus_find(const struct bus *b, enum bus_space space, u64 addr)
+/* `seq` is what the answer belongs to. */
+static bool find(const struct bus *b, enum bus_space space, u64 addr, struct region *out, u32 *seq)
 {
 	const struct bus_map *m = &b->map[space];
-	unsigned i = upper_bound(m, addr);
+	bool found;
 
-	if (i && addr - m->r[i - 1].base < m->r[i - 1].len)
-		return &m->r[i - 1];
-	return NULL;
+	do {
+		unsigned i;
+
+		*seq = map_read_begin(b);
+		i = upper_bound(m, addr);
+		if (i)
+			copy_out(out, &m->r[i - 1]);
+		found = i && addr - out->base < out->len;
+	} while (map_read_again(b, *seq));
+	return found;
+}
+
+bool bus_find(const struct bus *b, enum bus_space space, u64 addr, struct region *out)
+{
+	u32 seq;
+
+	return find(b, space, addr, out, &seq);
+}
+
+bool bus_is_free(const struct bus *b, enum bus_space space, u64 base, u64 len)
+{
+	const struct bus_map *m = &b->map[space];
+	unsigned i = upper_bound(m, base);
+
+	if (!len || base + len - 1 < base || (space == BUS_PIO && base + len > 0x10000))
+		return false;
+	return (!i || base - m->r[i - 1].base >= m->r[i - 1].len) &&
+	       (i == m->nr || m->r[i].base - base >= len);
 }
 
 static bool width_ok(unsigned w)
@@ -76,14 +156,15 @@ int bus_attach(struct bus *b, enum bus_space space, const struct region *region)
 		log_error("bus: no room for region %s", r.name);
 		return -ENOSPC;
 	}
+	if (!bus_is_free(b, space, r.base, r.len))
+		goto bad;
 	i = upper_bound(m, r.base);
-	if (i && r.base - m->r[i - 1].base < m->r[i - 1].len)
-		goto bad;
-	if (i < m->nr && m->r[i].base - r.base < r.len)
-		goto bad;
-	memmove(&m->r[i + 1], &m->r[i], (m->nr - i) * sizeof(m->r[0]));
-	m->r[i] = r;
-	m->nr++;
+	map_write_begin(b);
+	for (unsigned j = m->nr; j > i; j--)
+		copy_in(&m->r[j], &m->r[j - 1]);
+	copy_in(&m->r[i], &r);
+	__atomic_store_n(&m->nr, m->nr + 1, __ATOMIC_RELAXED);
+	map_write_end(b);
 	return 0;
 bad:
 	log_error("bus: region %s at %#llx, length %#llx does not fit", r.name,
@@ -98,31 +179,15 @@ int bus_detach(struct bus *b, enum bus_space space, u64 base)
 
 	if (!i || m->r[i - 1].base != base)
 		return -ENOENT;
-	memmove(&m->r[i - 1], &m->r[i], (m->nr - i) * sizeof(m->r[0]));
-	m->nr--;
+	map_write_begin(b);
+	for (; i < m->nr; i++)
+		copy_in(&m->r[i - 1], &m->r[i]);
+	__atomic_store_n(&m->nr, m->nr - 1, __ATOMIC_RELAXED);
+	map_write_end(b);
 	return 0;
 }
 
-static u64 region_read(struct bus *b, const struct region *r, u64 off, unsigned size)
-{
-	u64 v;
-
-	if (!r->nolock)
-		bus_lock(b);
-	v = r->ops->read(r->dev, off, size);
-	if (!r->nolock)
-		bus_unlock(b);
-	return v & size_mask(size);
-}
-
-static void region_write(struct bus *b, const struct region *r, u64 off, u64 val, unsigned size)
-{
-	if (!r->nolock)
-		bus_lock(b);
-	r->ops->write(r->dev, off, val & size_mask(size), size);
-	if (!r->nolock)
-		bus_unlock(b);
-}
+/* ---- accesses ---- */
 
 /* The largest piece at `addr` that region `r` takes whole (r NULL: one byte). */
 static unsigned piece(const struct region *r, u64 addr, unsigned size)
@@ -136,7 +201,64 @@ static unsigned piece(const struct region *r, u64 addr, unsigned size)
 		size = r->max_size;
 	while (size > room)
 		size /= 2;
+	if (size & (size - 1)) /* 3 bytes left, and the like */
+		size = size > 4 ? 4 : 2;
 	return size;
+}
+
+/* Finds the region at `addr` and takes the machine lock if it wants it. False: there is none. */
+static bool enter(struct bus *b, enum bus_space space, u64 addr, struct region *r)
+{
+	u32 seq;
+
+	if (!find(b, space, addr, r, &seq))
+		return false;
+	if (r->nolock)
+		return true;
+	bus_lock(b);
+	if (likely(__atomic_load_n(&b->seq, __ATOMIC_RELAXED) == seq))
+		return true;
+	/* Moved meanwhile; now it can't. */
+	if (find(b, space, addr, r, &seq)) {
+		if (r->nolock)
+			bus_unlock(b);
+		return true;
+	}
+	bus_unlock(b);
+	return false;
+}
+
+static void leave(struct bus *b, const struct region *r)
+{
+	if (!r->nolock)
+		bus_unlock(b);
+}
+
+static u64 piece_read(const struct region *r, u64 at, unsigned n)
+{
+	u64 off = at - r->base;
+
+	if (n < r->min_size) {
+		off = ALIGN_DOWN(off, (u64)r->min_size);
+		return r->ops->read(r->dev, off, r->min_size) >> ((at - r->base - off) * 8);
+	}
+	return r->ops->read(r->dev, off, n);
+}
+
+static void trace_access(struct bus *b, enum bus_space space, u64 addr, unsigned size,
+                         const char *what, u64 val)
+{
+	struct region r;
+	bool found = bus_find(b, space, addr, &r);
+
+	trace_msg(b->trace, "%s %s %#llx/%u = %#llx %s", space == BUS_PIO ? "pio" : "mmio", what,
+	          (unsigned long long)addr, size, (unsigned long long)val,
+	          found ? r.name : "(none)");
+}
+
+static u64 next_address(enum bus_space space, u64 at, unsigned n)
+{
+	return space == BUS_PIO ? (at + n) & 0xffff : at + n;
 }
 
 u64 bus_read(struct bus *b, enum bus_space space, u64 addr, unsigned size)
@@ -146,32 +268,21 @@ u64 bus_read(struct bus *b, enum bus_space space, u64 addr, unsigned size)
 	unsigned done = 0;
 
 	while (done < size) {
-		const struct region *r = bus_find(b, space, at);
-		unsigned n = piece(r, at, size - done);
+		struct region r;
+		unsigned n = 1;
 		u64 v = ~0ull;
 
-		if (n & (n - 1)) /* 3 bytes left, and the like */
-			n = n > 4 ? 4 : 2;
-		if (r && n < r->min_size) {
-			u64 off = ALIGN_DOWN(at - r->base, (u64)r->min_size);
-
-			v = region_read(b, r, off, r->min_size) >> ((at - r->base - off) * 8);
-		} else if (r) {
-			v = region_read(b, r, at - r->base, n);
+		if (enter(b, space, at, &r)) {
+			n = piece(&r, at, size - done);
+			v = piece_read(&r, at, n);
+			leave(b, &r);
 		}
 		val |= (v & size_mask(n)) << (done * 8);
 		done += n;
-		at += n;
-		if (space == BUS_PIO)
-			at &= 0xffff;
+		at = next_address(space, at, n);
 	}
-	if (trace_on(b->trace, TRACE_IO)) {
-		const struct region *r = bus_find(b, space, addr);
-
-		trace_msg(b->trace, "%s read  %#llx/%u = %#llx %s",
-		          space == BUS_PIO ? "pio" : "mmio", (unsigned long long)addr, size,
-		          (unsigned long long)val, r ? r->name : "(none)");
-	}
+	if (trace_on(b->trace, TRACE_IO))
+		trace_access(b, space, addr, size, "read ", val);
 	return val;
 }
 
@@ -180,27 +291,24 @@ void bus_write(struct bus *b, enum bus_space space, u64 addr, u64 val, unsigned 
 	u64 at = addr;
 	unsigned done = 0;
 
-	if (trace_on(b->trace, TRACE_IO)) {
-		const struct region *r = bus_find(b, space, addr);
-
-		trace_msg(b->trace, "%s write %#llx/%u = %#llx %s",
-		          space == BUS_PIO ? "pio" : "mmio", (unsigned long long)addr, size,
-		          (unsigned long long)(val & size_mask(size)), r ? r->name : "(none)");
-	}
+	if (trace_on(b->trace, TRACE_IO))
+		trace_access(b, space, addr, size, "write", val & size_mask(size));
 	while (done < size) {
-		const struct region *r = bus_find(b, space, at);
-		unsigned n = piece(r, at, size - done);
+		struct region r;
+		unsigned n = 1;
 
-		if (n & (n - 1))
-			n = n > 4 ? 4 : 2;
-		if (r && n < r->min_size)
-			guest_warn(&b->rl, "write of %u bytes to %s at %#llx dropped: it takes %u",
-			           n, r->name, (unsigned long long)at, r->min_size);
-		else if (r)
-			region_write(b, r, at - r->base, val >> (done * 8), n);
+		if (enter(b, space, at, &r)) {
+			n = piece(&r, at, size - done);
+			if (n < r.min_size)
+				guest_warn(&b->rl,
+				           "write of %u bytes to %s at %#llx dropped: it takes %u",
+				           n, r.name, (unsigned long long)at, r.min_size);
+			else
+				r.ops->write(r.dev, at - r.base, (val >> (done * 8)) & size_mask(n),
+				             n);
+			leave(b, &r);
+		}
 		done += n;
-		at += n;
-		if (space == BUS_PIO)
-			at &= 0xffff;
+		at = next_address(space, at, n);
 	}
 }

@@ -8,9 +8,12 @@
  * min_size is widened on reads (and the wanted bytes taken) and dropped with a guest warning on
  * writes. Nothing there: reads are all ones, writes are dropped.
  *
- * Threading: attach at set-up only (or with all vCPUs stopped). bus_read/bus_write may be called by
- * any thread; they hold the bus's lock around the device's handler, except for regions with nolock
- * = true. */
+ * Threading: attach and detach at set-up, or later with the machine lock held: a guest moves the
+ * BARs of PCI functions while all vCPUs run. bus_read/bus_write may be called by any thread; they
+ * hold the machine lock around the device's handler, except for regions with nolock = true. The
+ * region is looked up without a lock and, once the lock is held, again if the map changed
+ * meanwhile; so a handler is never called for a range that was detached before, but one with nolock
+ * may be, shortly after, as an access that was on its way. */
 #pragma once
 
 #include <pthread.h>
@@ -37,7 +40,7 @@ struct region {
 
 enum bus_space { BUS_PIO, BUS_MMIO };
 
-#define BUS_MAX_REGIONS 96
+#define BUS_MAX_REGIONS 256
 
 struct bus_map {
 	unsigned nr;
@@ -46,6 +49,7 @@ struct bus_map {
 
 struct bus {
 	pthread_mutex_t lock; /* the machine lock: device state, interrupt lines */
+	u32 seq;              /* odd while the maps change; see bus.c */
 	struct bus_map map[2];
 	const struct trace *trace;
 	struct ratelimit rl;
@@ -63,8 +67,12 @@ int bus_detach(struct bus *b, enum bus_space space, u64 base);
 u64 bus_read(struct bus *b, enum bus_space space, u64 addr, unsigned size);
 void bus_write(struct bus *b, enum bus_space space, u64 addr, u64 val, unsigned size);
 
-/* The region at an address, or NULL. */
-const struct region *bus_find(const struct bus *b, enum bus_space space, u64 addr);
+/* Nothing is attached to any of the `len` bytes, and they do not wrap. For addresses that the guest
+ * chooses. */
+bool bus_is_free(const struct bus *b, enum bus_space space, u64 base, u64 len);
+
+/* Copies the region at an address; false: there is none. Any thread. */
+bool bus_find(const struct bus *b, enum bus_space space, u64 addr, struct region *out);
 
 static inline void bus_lock(struct bus *b)
 {

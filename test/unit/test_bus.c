@@ -98,6 +98,7 @@ static void expect(struct memdev *m, unsigned i, bool write, u64 off, unsigned s
 static void test_overlap(void **state)
 {
 	struct st *st = *state;
+	struct region found;
 
 	assert_int_equal(attach(st, &st->m, BUS_PIO, 0x100, 0x10, 0, 0), 0);
 	assert_int_not_equal(attach(st, &st->n, BUS_PIO, 0x100, 0x10, 0, 0), 0);
@@ -110,7 +111,7 @@ static void test_overlap(void **state)
 	assert_int_equal(attach(st, &st->n, BUS_MMIO, 0x100, 0x10, 0, 0), 0);
 	assert_int_equal(bus_detach(st->b, BUS_PIO, 0x104), -2 /* ENOENT */);
 	assert_int_equal(bus_detach(st->b, BUS_PIO, 0x100), 0);
-	assert_null(bus_find(st->b, BUS_PIO, 0x100));
+	assert_false(bus_find(st->b, BUS_PIO, 0x100, &found));
 	assert_int_equal(attach(st, &st->n, BUS_PIO, 0x104, 4, 0, 0), 0);
 }
 
@@ -139,11 +140,11 @@ static void test_full(void **state)
 		assert_int_equal(attach(st, &st->m, BUS_MMIO, 0x1000 - i * 8ull, 4, 0, 0), 0);
 	assert_int_not_equal(attach(st, &st->m, BUS_MMIO, 0x8000, 4, 0, 0), 0);
 	for (unsigned i = 0; i < BUS_MAX_REGIONS; i++) {
-		const struct region *r = bus_find(st->b, BUS_MMIO, 0x1000 - i * 8ull + 3);
+		struct region r;
 
-		assert_non_null(r);
-		assert_int_equal(r->base, 0x1000 - i * 8ull);
-		assert_null(bus_find(st->b, BUS_MMIO, 0x1000 - i * 8ull + 4));
+		assert_true(bus_find(st->b, BUS_MMIO, 0x1000 - i * 8ull + 3, &r));
+		assert_int_equal(r.base, 0x1000 - i * 8ull);
+		assert_false(bus_find(st->b, BUS_MMIO, 0x1000 - i * 8ull + 4, &r));
 	}
 }
 
