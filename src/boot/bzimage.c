@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* Linux/x86 boot protocol, 64-bit entry: Documentation/arch/x86/boot.rst.
+/* Linux/x86 boot protocol, 64-bit and 32-bit entry: Documentation/arch/x86/boot.rst.
  *
- * The kernel's real-mode setup code is never run: its header says all that is needed, and the
- * 64-bit entry point lies 0x200 into the protected-mode part. The kernel unpacks itself to
+ * The kernel's real-mode setup code is never run: its header says all that is needed. The
+ * 64-bit entry point lies 0x200 into the protected-mode part, the 32-bit one, for kernels that
+ * have no other, at its start. The kernel unpacks itself to
  * pref_address (or elsewhere, with KASLR) and needs init_size bytes from there. */
 #include <asm/bootparam.h>
 #include <errno.h>
@@ -15,7 +16,8 @@
 #define HEADER_START    0x1f1u
 #define HEADER_MAX      (0x290u - HEADER_START) /* where boot_params goes on after its copy */
 #define HEADER_MAGIC    0x53726448u             /* "HdrS" */
-#define PROTOCOL_2_12   0x020c
+#define PROTOCOL_2_10   0x020a /* the first that tells pref_address and init_size */
+#define PROTOCOL_2_12   0x020c /* the first that tells of a 64-bit entry */
 #define ENTRY_64        0x200u
 #define LOADER_UNKNOWN  0xff
 #define VIDEO_MODE_NONE 0xffff
@@ -47,29 +49,33 @@ static int refuse(const struct boot_image *img, const char *why)
 	return -EINVAL;
 }
 
+static bool has_entry_64(const struct setup_header *hdr)
+{
+	return hdr->version >= PROTOCOL_2_12 && (hdr->xloadflags & XLF_KERNEL_64);
+}
+
 static int bzimage_check(struct boot_image *img)
 {
 	struct setup_header hdr;
 	struct boot_segment seg;
-	u64 setup_size, payload, load;
+	u64 setup_size, payload, load, missing;
 	int err;
 
 	if (!header_read(img, &hdr))
 		return refuse(img,
 		              "is damaged: the setup header is too long or cut off; get it again");
-	if (hdr.version < PROTOCOL_2_12 || !(hdr.loadflags & LOADED_HIGH)) {
-		log_error("kernel %s: has boot protocol %u.%02u, 2.12 (Linux 3.8) is the first "
-		          "with a "
-		          "64-bit entry; try a newer x86-64 kernel",
+	if (hdr.version < PROTOCOL_2_10 || !(hdr.loadflags & LOADED_HIGH)) {
+		log_error("kernel %s: has boot protocol %u.%02u, 2.10 (Linux 2.6.31) is the first "
+		          "that can be started without a BIOS; try a newer kernel",
 		          img->kernel.path, hdr.version >> 8, hdr.version & 0xff);
 		return -EINVAL;
 	}
-	if (!(hdr.xloadflags & XLF_KERNEL_64))
-		return refuse(img, "has no 64-bit entry: it is a 32-bit kernel; try the x86-64 "
-		                   "build of it, or its vmlinux through PVH");
 	setup_size = ((hdr.setup_sects ? hdr.setup_sects : 4) + 1) * 512ull;
 	payload = hdr.syssize * 16ull;
-	if (setup_size >= img->kernel.size || payload > img->kernel.size - setup_size) {
+	/* syssize is rounded up: of the last 16 bytes the file may lack some. */
+	missing = setup_size + payload > img->kernel.size ? setup_size + payload - img->kernel.size
+	                                                  : 0;
+	if (setup_size >= img->kernel.size || missing > 15) {
 		log_error("kernel %s: is truncated: its header promises %llu bytes, the file has "
 		          "%llu; "
 		          "get it again",
@@ -104,13 +110,13 @@ static int bzimage_check(struct boot_image *img)
 	seg = (struct boot_segment){
 		.gpa = load,
 		.offset = setup_size,
-		.file_size = payload,
+		.file_size = payload - missing,
 		.mem_size = hdr.init_size,
 	};
 	err = boot_segment_add(img, &seg);
 	if (err)
 		return err;
-	img->entry = load + ENTRY_64;
+	img->entry = has_entry_64(&hdr) ? load + ENTRY_64 : load;
 	img->initrd_max = MIN((u64)hdr.initrd_addr_max, img->initrd_max);
 	return boot_segments_finish(img);
 }
@@ -150,7 +156,7 @@ static int bzimage_enter(const struct boot_image *img, struct pmap *pmap,
 	err = pmap_write(pmap, BOOT_INFO, &bp, sizeof(bp));
 	if (!err)
 		err = boot_put_cmdline(img, pmap, false);
-	out->mode = BOOT_LONG64;
+	out->mode = has_entry_64(&bp.hdr) ? BOOT_LONG64 : BOOT_PROT32;
 	out->rsi = BOOT_INFO;
 	return err;
 }

@@ -90,6 +90,49 @@ static void test_state(void **unused)
 	boot_test_done(&t);
 }
 
+/* Without a 64-bit entry: the first byte, in protected mode with flat segments. */
+static void test_entry_32(void **unused)
+{
+	struct setup_header *h;
+	struct boot_test t;
+	const u64 *gdt;
+
+	for (unsigned version = 0x20a; version <= 0x20f; version += 5) {
+		make(&t);
+		h = (struct setup_header *)(t.kernel + 0x1f1);
+		h->version = (u16)version;
+		h->xloadflags =
+			version < 0x20c ? XLF_KERNEL_64 : 0; /* the older has no such field */
+		boot_test_accepted(&t);
+		assert_int_equal(t.state.mode, BOOT_PROT32);
+		assert_int_equal(t.state.rip, LOAD);
+		assert_int_equal(t.state.cr0, 0x11);
+		assert_int_equal(t.state.efer, 0);
+		assert_int_equal(t.state.rbx, 0);
+		assert_int_equal(t.state.cs, 0x10);
+		assert_int_equal(t.state.ds, 0x18);
+		gdt = (const u64 *)guest(&t, t.state.gdt_base, t.state.gdt_limit + 1ul);
+		assert_int_equal(gdt[2], 0x00cf9b000000ffff);
+		assert_string_equal(
+			(char *)guest(&t, get_le32(guest(&t, t.state.rsi + 0x228, 4)), 64),
+			"console=ttyS0 one two");
+		boot_test_done(&t);
+	}
+}
+
+/* syssize counts paragraphs of 16 bytes: a file may lack up to 15 of what it says. */
+static void test_short_tail(void **unused)
+{
+	struct boot_test t;
+
+	make(&t);
+	t.kernel_size -= 15;
+	boot_test_accepted(&t);
+	assert_memory_equal(guest(&t, LOAD, PAYLOAD - 15), t.kernel + SETUP, PAYLOAD - 15);
+	assert_true(all_zero(guest(&t, LOAD + PAYLOAD - 15, 15), 15));
+	boot_test_done(&t);
+}
+
 static void check_e820(const struct boot_e820_entry *e, u64 addr, u64 end, u32 type)
 {
 	assert_int_equal(e->addr, addr);
@@ -270,18 +313,18 @@ static void test_damaged(void **unused)
 		{"cut in header", 0, 0, 0x220, -EINVAL, "cut off"},
 		{"cut behind magic", 0, 0, 0x206, -EINVAL, "cut off"},
 		{"no payload", 0, 0, SETUP, -EINVAL, "truncated"},
-		{"cut by one byte", 0, 0, SETUP + PAYLOAD - 1, -EINVAL,
-	         "promises 14848 bytes, the file has 14847"},
+		{"cut by 16 bytes", 0, 0, SETUP + PAYLOAD - 16, -EINVAL,
+	         "promises 14848 bytes, the file has 14832"},
 		{"setup_sects 255", HDR(setup_sects), 1, 255, -EINVAL, "truncated"},
 		{"syssize 0", HDR(syssize), 4, 0, -EINVAL, "no kernel behind it"},
 		{"syssize small", HDR(syssize), 4, 0x20, -EINVAL, "no kernel behind it"},
 		{"syssize max", HDR(syssize), 4, 0xffffffff, -EINVAL, "truncated"},
 		{"header too long", 0x201, 1, 0xff, -EINVAL, "setup header is too long"},
-		{"header too short", 0x201, 1, 0x20, -EINVAL, "has no 64-bit entry"},
+		{"header too short", 0x201, 1, 0x20, -EINVAL, "kernel_alignment"},
 		{"old protocol", HDR(version), 2, 0x0204, -EINVAL, "protocol 2.04"},
 		{"protocol 0", HDR(version), 2, 0, -EINVAL, "protocol 0.00"},
-		{"zImage", HDR(loadflags), 1, 0, -EINVAL, "64-bit entry"},
-		{"32-bit only", HDR(xloadflags), 2, 0, -EINVAL, "32-bit kernel"},
+		{"before 2.10", HDR(version), 2, 0x0209, -EINVAL, "without a BIOS"},
+		{"zImage", HDR(loadflags), 1, 0, -EINVAL, "without a BIOS"},
 		{"alignment 0", HDR(kernel_alignment), 4, 0, -EINVAL, "kernel_alignment"},
 		{"alignment odd", HDR(kernel_alignment), 4, 0x300000, -EINVAL, "kernel_alignment"},
 		{"init_size 0", HDR(init_size), 4, 0, -EINVAL, "init_size"},
@@ -318,6 +361,7 @@ int main(void)
 		cmocka_unit_test(test_cmdline),  cmocka_unit_test(test_cmdline_huge),
 		cmocka_unit_test(test_relocate), cmocka_unit_test(test_odd_but_valid),
 		cmocka_unit_test(test_memory),   cmocka_unit_test(test_cpus),
+		cmocka_unit_test(test_entry_32), cmocka_unit_test(test_short_tail),
 		cmocka_unit_test(test_damaged),
 	};
 

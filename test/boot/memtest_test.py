@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""memtest86+ of Debian, its 64-bit and its 32-bit build, over a small memory: a guest that is no
+Linux, moves itself about and writes all of memory. It has to come to its last test, of fading bits,
+without an error.
+
+usage: memtest_test.py [ENGINE...]
+"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+import guest
+
+LAST = "Bit fade"
+BUILDS = ("x64", "ia32")
+
+
+def kernels(top):
+    """The files by build, out of Debian's package; or why there are none."""
+    got = subprocess.run([os.path.join(guest.TOOLS, "get-debs"), os.path.join(guest.FILES, "debian"),
+                          "memtest86+"], capture_output=True, text=True, timeout=600)
+    debs = [d for d in got.stdout.split() if os.path.basename(d).startswith("memtest86+")]
+    if got.returncode or not debs:
+        return None, (got.stderr.strip().splitlines() or ["no package"])[-1]
+    subprocess.run(["dpkg-deb", "-x", debs[0], top], check=True, timeout=60)
+    return {b: os.path.join(top, "boot", f"memtest86+{b}.bin") for b in BUILDS}, ""
+
+
+def screen(raw):
+    """What a terminal of 80 columns and 30 lines shows after these bytes."""
+    cell = [[" "] * 80 for _ in range(30)]
+    row = col = 0
+    for m in re.finditer(r"\x1b\[([0-9;?]*)([A-Za-z])|([^\x1b])", raw):
+        number, final, char = m.groups()
+        if char == "\n":
+            row += 1
+        elif char == "\r":
+            col = 0
+        elif char:
+            if row < 30 and col < 80:
+                cell[row][col] = char
+            col += 1
+        elif final in "Hf":
+            row, col = (int(n or 1) - 1 for n in (number + ";").split(";")[:2])
+    return "\n".join("".join(line).rstrip() for line in cell)
+
+
+def run(engine, kernel, top):
+    """The screen at the last test, or when the time was over or ringer ended."""
+    out = os.path.join(top, "console")
+    end = time.monotonic() + 40 * guest.slowness * (4 if engine == "interp" else 1)
+    proc = subprocess.Popen([guest.RINGER, "run", "--engine", engine, "-m", "8M", "--kernel", kernel,
+                             "--cmdline", "console=ttyS0,115200", "--console", f"file:{out}"],
+                            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    shown = ""
+    while time.monotonic() < end and proc.poll() is None and LAST not in shown:
+        time.sleep(0.5)
+        if os.path.exists(out):
+            with open(out, encoding="latin1") as f:
+                shown = screen(f.read())
+    proc.kill()
+    return shown + proc.communicate()[1]
+
+
+def main():
+    score = guest.Score()
+    with tempfile.TemporaryDirectory() as top:
+        files, why = kernels(top)
+        if not files:
+            print(f"skip: no memtest86+: {why}\n0 passed, 0 failed, 1 skipped")
+            sys.exit(77)
+        for engine in sys.argv[1:] or ["bt", "interp"]:
+            for build in BUILDS if engine != "interp" else BUILDS[:1]:
+                shown = run(engine, files[build], top)
+                good = score.check(LAST in shown, f"{engine}, {build}: does not come to its last test")
+                good &= score.check(re.search(r"Errors: 0\s*$", shown, re.M), f"{engine}, {build}: errors")
+                score.note(f"{engine}, {build}: {'ok' if good else shown}")
+    score.end()
+
+
+if __name__ == "__main__":
+    main()
