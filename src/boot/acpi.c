@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* The ACPI tables: ACPI 6.5, sections 5.2 (tables) and 20 (AML, see aml.c).
  *
- * The machine is a PC without PCI, without an 8042 and without a display: the FADT says so, so that
- * the guest's kernel does not look for them. The legacy interrupt controllers, timer, RTC and
- * serial port are there. It is always in ACPI mode (SMI_CMD is 0; SCI_EN reads as one). */
+ * The machine is a PC without an 8042 and without a display: the FADT says so, so that the guest's
+ * kernel does not look for them. PCI is there if the platform says so (acpi_pci.c). The legacy
+ * interrupt controllers, timer, RTC and serial port are there. It is always in ACPI mode (SMI_CMD
+ * is 0; SCI_EN reads as one). */
 #include "boot/acpi.h"
 
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "boot/acpi_pci.h"
 #include "boot/aml.h"
 #include "boot/image.h"
 #include "mem/pmap.h"
@@ -235,6 +237,9 @@ static u32 put_dsdt(struct area *area, const struct boot_platform *pf, unsigned 
 		aml_close(a);
 	}
 
+	if (pf->pci.ecam)
+		acpi_pci_devices(a, &pf->pci);
+
 	/* 8.4: processor devices; _UID is what the MADT calls the processor's UID. */
 	for (unsigned i = 0; i < nr_cpus; i++) {
 		static const char digit[] = "0123456789ABCDEF";
@@ -371,6 +376,22 @@ static u32 put_madt(struct area *area, const struct boot_platform *pf, unsigned 
 	return area_put(area, &m, m.head.header.length);
 }
 
+static u32 put_mcfg(struct area *area, const struct boot_pci *pci)
+{
+	/* PCI Firmware 3.2, 4.1.2: one segment. */
+	struct {
+		struct acpi_header header;
+		u8 reserved[8];
+		u64 base;
+		u16 segment;
+		u8 start_bus, end_bus;
+		u8 reserved2[4];
+	} __attribute__((packed)) m = {.base = pci->ecam, .end_bus = 255};
+
+	header_fill(&m.header, "MCFG", 1, sizeof(m));
+	return area_put(area, &m, sizeof(m));
+}
+
 /* The two lists of tables: RSDT with 32-bit addresses, XSDT with 64-bit ones. */
 static u32 put_list(struct area *area, const u32 *tables, unsigned n, unsigned width)
 {
@@ -388,7 +409,9 @@ int acpi_put_tables(struct pmap *pmap, const struct boot_platform *pf, unsigned 
 {
 	struct area area = {.base = ACPI_START, .size = ACPI_END - ACPI_START};
 	struct acpi_rsdp r = {.signature = "RSD PTR ", .revision = 2, .length = sizeof(r)};
-	u32 tables[2], facs, dsdt;
+	u32 tables[3], facs, dsdt;
+	unsigned nr = 2;
+	bool ok;
 	int err = -ENOMEM;
 
 	area.buf = calloc(1, area.size);
@@ -402,9 +425,14 @@ int acpi_put_tables(struct pmap *pmap, const struct boot_platform *pf, unsigned 
 	dsdt = put_dsdt(&area, pf, nr_cpus);
 	tables[0] = put_fadt(&area, pf, facs, dsdt);
 	tables[1] = put_madt(&area, pf, nr_cpus);
-	r.rsdt_address = put_list(&area, tables, ARRAY_SIZE(tables), 4);
-	r.xsdt_address = put_list(&area, tables, ARRAY_SIZE(tables), 8);
-	if (!facs || !dsdt || !tables[0] || !tables[1] || !r.rsdt_address || !r.xsdt_address)
+	if (pf->pci.ecam)
+		tables[nr++] = put_mcfg(&area, &pf->pci);
+	r.rsdt_address = put_list(&area, tables, nr, 4);
+	r.xsdt_address = put_list(&area, tables, nr, 8);
+	ok = facs && dsdt && r.rsdt_address && r.xsdt_address;
+	for (unsigned i = 0; i < nr; i++)
+		ok &= tables[i] != 0;
+	if (!ok)
 		bug("ACPI tables do not fit");
 	memcpy(r.oem_id, "RINGER", 6);
 	r.checksum = checksum(&r, 20);

@@ -17,6 +17,7 @@ enum {
 	SCOPE_OP = 0x10,
 	BUFFER_OP = 0x11,
 	PACKAGE_OP = 0x12,
+	METHOD_OP = 0x14,
 	DUAL_NAME_PREFIX = 0x2e,
 	MULTI_NAME_PREFIX = 0x2f,
 	EXT_OP_PREFIX = 0x5b,
@@ -26,6 +27,13 @@ enum {
 /* Small resource items: tag << 3 | length. */
 enum { IRQ_ITEM = 0x22, IO_ITEM = 0x47, END_ITEM = 0x79 };
 #define IO_DECODE16 1
+
+/* 6.4.3.5: address space descriptors. */
+enum { MEMORY32_FIXED = 0x86, DWORD_SPACE = 0x87, WORD_SPACE = 0x88, QWORD_SPACE = 0x8a };
+enum { SPACE_MEMORY, SPACE_IO, SPACE_BUS };
+#define SPACE_FIXED 0x0c /* the bridge decodes from min to max, and nothing moves them */
+#define MEMORY_RW   0x01
+#define IO_ALL      0x03 /* ISA and other ports */
 
 void aml_init(struct aml *a, u8 *buf, size_t size)
 {
@@ -218,6 +226,62 @@ void aml_crs_irq(struct aml *a, u8 irq)
 
 	put_le16(item + 1, (u16)(1u << irq));
 	put(a, item, sizeof(item));
+}
+
+/* `width` bytes for each of granularity, minimum, maximum, translation, length. */
+static void put_space(struct aml *a, u8 tag, u8 kind, u8 flags, unsigned width, u64 min, u64 max)
+{
+	const u64 field[5] = {0, min, max, 0, max - min + 1};
+	const u8 head[6] = {tag, (u8)(3 + 5 * width), 0, kind, SPACE_FIXED, flags};
+
+	put(a, head, sizeof(head));
+	for (unsigned i = 0; i < ARRAY_SIZE(field); i++)
+		put(a, &field[i], width);
+}
+
+void aml_crs_bus(struct aml *a, u8 min, u8 max)
+{
+	put_space(a, WORD_SPACE, SPACE_BUS, 0, 2, min, max);
+}
+
+void aml_crs_io_window(struct aml *a, u16 min, u16 max)
+{
+	put_space(a, WORD_SPACE, SPACE_IO, IO_ALL, 2, min, max);
+}
+
+void aml_crs_memory_window(struct aml *a, u64 base, u64 length)
+{
+	bool wide = base + length > 4 * GiB;
+
+	put_space(a, wide ? QWORD_SPACE : DWORD_SPACE, SPACE_MEMORY, MEMORY_RW, wide ? 8 : 4, base,
+	          base + length - 1);
+}
+
+void aml_crs_memory(struct aml *a, u32 base, u32 length)
+{
+	u8 item[12] = {MEMORY32_FIXED, 9, 0, MEMORY_RW};
+
+	put_le32(item + 4, base);
+	put_le32(item + 8, length);
+	put(a, item, sizeof(item));
+}
+
+void aml_open(struct aml *a, u8 opcode)
+{
+	put_byte(a, opcode);
+	open_term(a);
+}
+
+void aml_bytes(struct aml *a, const void *bytes, size_t n)
+{
+	put(a, bytes, n);
+}
+
+void aml_method(struct aml *a, const char *name, u8 nr_args)
+{
+	aml_open(a, METHOD_OP);
+	put_path(a, name);
+	put_byte(a, nr_args);
 }
 
 void aml_crs_close(struct aml *a)

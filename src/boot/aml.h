@@ -39,5 +39,16 @@ void aml_eisaid(struct aml *a, const char *id);
 /* Name (_CRS, ResourceTemplate () { ... }): open, the descriptors, close. */
 void aml_crs_open(struct aml *a);
 void aml_crs_io(struct aml *a, u16 port, u8 length);
-void aml_crs_irq(struct aml *a, u8 irq); /* ISA: edge, active high, exclusive */
+void aml_crs_irq(struct aml *a, u8 irq);         /* ISA: edge, active high, exclusive */
+void aml_crs_bus(struct aml *a, u8 min, u8 max); /* bus numbers that a bridge passes on */
+/* What a bridge passes on (produces): ports and memory, not cacheable. */
+void aml_crs_io_window(struct aml *a, u16 min, u16 max);
+void aml_crs_memory_window(struct aml *a, u64 base, u64 length);
+void aml_crs_memory(struct aml *a, u32 base, u32 length); /* that a device occupies */
 void aml_crs_close(struct aml *a);
+
+/* For terms that have no function here: an opcode with a PkgLength (aml_close() ends it), and
+ * bytes. */
+void aml_open(struct aml *a, u8 opcode);
+void aml_bytes(struct aml *a, const void *bytes, size_t n);
+void aml_method(struct aml *a, const char *name, u8 nr_args);

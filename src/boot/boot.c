@@ -360,7 +360,8 @@ static void memmap_add(struct boot_memmap *map, gpa_t base, gpa_t end, u32 type)
 
 /* The map as PC firmware gives it: RAM ends at the EBDA and goes on at 1 MiB, whatever is between.
  */
-static void memmap_make(struct boot_memmap *map, const struct pmap *pmap)
+static void memmap_make(struct boot_memmap *map, const struct pmap *pmap,
+                        const struct boot_platform *pf)
 {
 	struct pmap_range range[PMAP_MAX_SLOTS];
 	unsigned nr = pmap_ranges(pmap, range, ARRAY_SIZE(range));
@@ -376,6 +377,8 @@ static void memmap_make(struct boot_memmap *map, const struct pmap *pmap)
 	}
 	memmap_add(map, EBDA_START, EBDA_END, MEMMAP_RESERVED);
 	memmap_add(map, ACPI_START, ACPI_END, MEMMAP_RESERVED);
+	if (pf->pci.ecam) /* PCI Firmware 3.2, 4.1.2: so the guest knows that MCFG means it */
+		memmap_add(map, pf->pci.ecam, pf->pci.ecam + BOOT_ECAM_LEN, MEMMAP_RESERVED);
 }
 
 /* What a BIOS leaves in low memory: every interrupt vector points to an IRET; the data area has
@@ -475,7 +478,7 @@ static int image_put(const struct boot_image *img, struct pmap *pmap, struct boo
 	int err;
 
 	memset(out, 0, sizeof(*out));
-	memmap_make(&map, pmap);
+	memmap_make(&map, pmap, &img->platform);
 	err = segments_load(img, pmap, &map);
 	if (err)
 		return err;

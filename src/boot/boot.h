@@ -27,6 +27,19 @@ struct pmap;
 #define BOOT_PIC_MASTER 0x08
 #define BOOT_PIC_SLAVE  0x70
 
+#define BOOT_ECAM_LEN (256 * MiB)
+
+/* A PCI host bridge with one bus. */
+struct boot_pci {
+	gpa_t ecam; /* configuration space of 256 buses, 256 MiB; 0: no PCI */
+	struct {
+		gpa_t base;
+		u64 len; /* 0: none */
+	} mem[2], mem64; /* windows for BARs: below 4 GiB, above */
+	u8 gsi_base;     /* INTx of device d, pin p (0 for A): gsi_base + (d + p) % nr_gsis */
+	u8 nr_gsis;
+};
+
 /* What the firmware tables say of the machine; the machine makes its devices from the same values.
  */
 struct boot_platform {
@@ -41,6 +54,7 @@ struct boot_platform {
 	u16 reset_port; /* the reset register, and what is written to it */
 	u8 reset_value;
 	u16 pvpanic_port; /* 0: there is none */
+	struct boot_pci pci;
 };
 
 extern const struct boot_platform boot_platform_pc;

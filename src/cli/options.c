@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/keyval.h"
 #include "vcpu/vm.h"
 
 struct option_def {
@@ -28,22 +29,6 @@ static int bad_value(const struct option_def *d, const char *given, const char *
 	log_error("%s %s: %s; for example: %s %s", name, *given ? given : "\"\"", accepted, name,
 	          d->example);
 	return -1;
-}
-
-/* An unsigned number in [min, max], decimal or 0x hexadecimal, nothing around it. */
-static int parse_number(const char *s, u64 min, u64 max, u64 *out)
-{
-	char *end;
-	u64 v;
-
-	if (*s < '0' || *s > '9') /* strtoull takes signs and spaces */
-		return -1;
-	errno = 0;
-	v = strtoull(s, &end, s[0] == '0' && (s[1] == 'x' || s[1] == 'X') ? 16 : 10);
-	if (errno || *end || v < min || v > max)
-		return -1;
-	*out = v;
-	return 0;
 }
 
 int options_parse_size(const char *s, u64 *bytes)
@@ -134,7 +119,7 @@ static int set_cpus(struct options *o, const struct option_def *d, const char *a
 {
 	u64 n;
 
-	if (parse_number(arg, 1, VM_MAX_VCPUS, &n) < 0)
+	if (keyval_number(arg, 1, VM_MAX_VCPUS, &n) < 0)
 		return bad_value(d, arg, "the number of CPUs must be from 1 to 64");
 	o->nr_vcpus = (unsigned)n;
 	return 0;
@@ -182,7 +167,7 @@ static int set_debug_exit(struct options *o, const struct option_def *d, const c
 {
 	u64 port;
 
-	if (parse_number(arg, 0, 0xffff, &port) < 0)
+	if (keyval_number(arg, 0, 0xffff, &port) < 0)
 		return bad_value(d, arg, "the I/O port must be from 0 to 0xffff");
 	o->debug_exit_port = (int)port;
 	return 0;
@@ -227,7 +212,7 @@ static int set_gdb(struct options *o, const struct option_def *d, const char *ar
 		return 0;
 	}
 	snprintf(port_text, sizeof(port_text), "%.*s", (int)len, arg);
-	if (len >= sizeof(port_text) || parse_number(port_text, 1, 65535, &port) < 0)
+	if (len >= sizeof(port_text) || keyval_number(port_text, 1, 65535, &port) < 0)
 		return bad_value(d, arg,
 		                 "a TCP port from 1 to 65535 or unix:PATH is wanted, with or "
 		                 "without ,wait after it");
@@ -248,9 +233,9 @@ static int set_lockstep(struct options *o, const struct option_def *d, const cha
 		snprintf(word, sizeof(word), "%.*s", (int)MIN(len, sizeof(word) - 1), arg);
 		if (!strcmp(word, "exact"))
 			o->lockstep_exact = true;
-		else if (!parse_number(word, 1, 1000000000, &n))
+		else if (!keyval_number(word, 1, 1000000000, &n))
 			o->lockstep_insns = n * 1000000;
-		else if (!strncmp(word, "break=", 6) && !parse_number(word + 6, 1, ~0ull, &n))
+		else if (!strncmp(word, "break=", 6) && !keyval_number(word + 6, 1, ~0ull, &n))
 			o->lockstep_break = n;
 		else
 			return bad_value(d, arg,
@@ -258,6 +243,48 @@ static int set_lockstep(struct options *o, const struct option_def *d, const cha
 			                 "break=K, or several of them with commas between");
 		arg = arg[len] ? arg + len + 1 : NULL;
 	}
+	return 0;
+}
+
+static const char *const device_names[NR_VM_DEVICES + 1] = {
+	[VM_DEVICE_RNG] = "rng",
+};
+
+struct device_arg {
+	const char *name;
+	struct vm_device device;
+};
+
+static const struct keyval_key device_keys[] = {
+	{"packed", KEYVAL_BOOL, offsetof(struct device_arg, device.packed)},
+};
+
+/* A kind of device, then its keys. */
+static int set_device(struct options *o, const struct option_def *d, const char *arg)
+{
+	static const struct keyval_def def = {
+		.option = "--device",
+		.first = "a kind of device",
+		.first_offset = offsetof(struct device_arg, name),
+		.example = "--device rng",
+		.keys = device_keys,
+		.nr_keys = ARRAY_SIZE(device_keys),
+	};
+	struct device_arg a = {0};
+	unsigned kind = 0;
+	char *copy;
+
+	if (keyval_parse(&def, arg, &a, &copy) < 0)
+		return -1;
+	while (device_names[kind] && strcmp(a.name, device_names[kind]))
+		kind++;
+	free(copy);
+	if (!device_names[kind])
+		return bad_value(d, arg, "no such device; there is rng");
+	if (o->nr_devices == VM_MAX_DEVICES)
+		return bad_value(d, arg, "that is one more device than there are PCI slots");
+	a.device.kind = kind;
+	o->device[o->nr_devices++] = a.device;
 	return 0;
 }
 
@@ -304,6 +331,8 @@ static const struct option_def option_table[] = {
                "interp"),
 	OPTION("--console", NULL, "WHERE", "serial console: tty, file:PATH or none (default: tty)",
                set_console, 0, "file:console.log"),
+	OPTION("--device", NULL, "KIND", "virtio device: rng; may be given several times",
+               set_device, 0, "rng"),
 	OPTION("--name", NULL, "NAME", "name of the virtual machine, in messages and in ps",
                set_name, 0, "web-1"),
 	OPTION("--no-reboot", NULL, NULL, "end with code 32 when the guest resets", set_flag,

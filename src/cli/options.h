@@ -39,6 +39,9 @@ struct options {
 	bool lockstep; /* control/lockstep.h */
 	u64 lockstep_insns, lockstep_break;
 	bool lockstep_exact;
+
+	struct vm_device device[VM_MAX_DEVICES];
+	unsigned nr_devices;
 };
 
 /* 0, or VM_EXIT_USAGE with one line logged. The strings point into argv. */

@@ -303,6 +303,8 @@ static void config_from_options(struct vm_config *c, const struct options *o)
 	c->no_reboot = o->no_reboot || o->lockstep; /* the shadow has no devices to reset */
 	c->timed_exits = o->exit_stats;
 	c->trace.mask = o->trace_mask;
+	c->device = o->device;
+	c->nr_devices = o->nr_devices;
 }
 
 /* ps shows it; 15 characters are all there is room for. */

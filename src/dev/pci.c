@@ -57,6 +57,7 @@ void pci_func_init(struct pci_func *f, const char *name, const struct pci_ops *o
 	f->config[PCI_CLASS_PROG] = (u8)id->class_code;
 	put_le16(f->config + PCI_CLASS_PROG + 1, (u16)(id->class_code >> 8));
 	pci_set_writable(f, PCI_COMMAND, PCI_COMMAND_MASTER, 2);
+	f->wmask[PCI_CACHE_LINE_SIZE] = 0xff;
 	f->wmask[PCI_INTERRUPT_LINE] = 0xff;
 }
 

@@ -32,6 +32,7 @@
 #define PCI_STATUS_CAP_LIST     0x10
 #define PCI_REVISION_ID         0x08
 #define PCI_CLASS_PROG          0x09
+#define PCI_CACHE_LINE_SIZE     0x0c
 #define PCI_HEADER_TYPE         0x0e
 #define PCI_BAR0                0x10
 #define PCI_SUBSYSTEM_VENDOR_ID 0x2c

@@ -18,6 +18,16 @@ enum console_kind {
 	CONSOLE_FILE,  /* output to console_fd, no input */
 };
 
+/* Devices without a back end on the host (--device). */
+enum vm_device_kind { VM_DEVICE_RNG, NR_VM_DEVICES };
+
+struct vm_device {
+	enum vm_device_kind kind;
+	bool packed; /* offer packed rings */
+};
+
+#define VM_MAX_DEVICES 31 /* PCI slots */
+
 struct vm_config {
 	const char *name;    /* for messages; never NULL */
 	const char *kernel;  /* path; never NULL */
@@ -36,6 +46,9 @@ struct vm_config {
 	bool no_reboot;      /* a reset ends the VM with code 32 */
 	bool timed_exits;    /* time every exit, not only count it */
 	struct trace trace;
+
+	const struct vm_device *device;
+	unsigned nr_devices;
 };
 
 #define VM_RAM_MIN     (2 * MiB)

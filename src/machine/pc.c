@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* The `pc` machine: the only place that knows all parts. What a stock kernel expects of a PC
- * without PCI: two 8259s, IOAPIC, local APICs, PIT, RTC, COM1, ACPI. Numbers that firmware
- * tables also state come from boot_platform_pc. */
+/* The `pc` machine: the only place that knows all parts. What a stock kernel expects of a PC: two
+ * 8259s, IOAPIC, local APICs, PIT, RTC, COM1, ACPI, a PCI host bridge with virtio devices. Numbers
+ * that firmware tables also state come from struct boot_platform. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +17,7 @@
 #include "dev/i8042.h"
 #include "dev/ioapic.h"
 #include "dev/lapic.h"
+#include "dev/pci.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
 #include "dev/port80.h"
@@ -26,9 +27,21 @@
 #include "dev/testdev.h"
 #include "io/console.h"
 #include "machine/config.h"
+#include "machine/devices.h"
 #include "vcpu/vm.h"
 
 #define IOAPIC_VERSION 0x20
+
+/* The PCI hole, 3 to 4 GiB: BARs, configuration space, BARs, the I/O APIC and what else is fixed.
+ */
+#define PCI_MEM_BASE  PCI_HOLE_START
+#define PCI_MEM_LEN   (512 * MiB)
+#define PCI_ECAM      0xe0000000ull
+#define PCI_MEM2_BASE (PCI_ECAM + BOOT_ECAM_LEN)
+#define PCI_MEM2_LEN  (IOAPIC_BASE - PCI_MEM2_BASE)
+#define PCI_IO_BASE   0xc000
+#define PCI_IO_LEN    0x4000
+#define PCI_GSI_BASE  16
 
 struct pc {
 	struct vm *vm;
@@ -38,6 +51,8 @@ struct pc {
 	struct lapic_set *lapics;
 	struct lapic *bsp_lapic;
 	struct acpipm *pm;
+	struct pci_host *pci;
+	struct boot_platform platform;
 	struct chardev *console, *debugcon;
 };
 
@@ -216,9 +231,58 @@ static int create_interrupts(struct pc *pc, const struct dev_env *env)
 	return 0;
 }
 
+static u8 on_cf9_read(void *arg)
+{
+	const struct pc *pc = arg;
+
+	return acpipm_reset_control_read(pc->pm);
+}
+
+static void on_cf9_write(void *arg, u8 val)
+{
+	struct pc *pc = arg;
+
+	acpipm_reset_control(pc->pm, val);
+}
+
+static int create_pci(struct pc *pc, const struct vm_config *cfg, const struct dev_env *env)
+{
+	const struct pci_host_config host_cfg = {
+		.ecam_base = PCI_ECAM,
+		.mem_base = PCI_MEM_BASE,
+		.mem_len = PCI_MEM_LEN,
+		.io_base = PCI_IO_BASE,
+		.io_len = PCI_IO_LEN,
+		.gsi_base = PCI_GSI_BASE,
+		.msi = lapic_set_msi,
+		.msi_arg = pc->lapics,
+		.cf9_read = on_cf9_read,
+		.cf9_write = on_cf9_write,
+		.cf9_arg = pc,
+	};
+	struct virtio_env venv = {.env = env};
+	int err = pci_host_create(&pc->pci, env, &host_cfg);
+
+	venv.pci = pc->pci;
+	if (!err)
+		err = devices_create(&venv, cfg);
+	return err ? err : pci_host_assign(pc->pci);
+}
+
+static void platform_init(struct boot_platform *p)
+{
+	*p = boot_platform_pc;
+	p->pci = (struct boot_pci){
+		.ecam = PCI_ECAM,
+		.mem = {{PCI_MEM_BASE, PCI_MEM_LEN}, {PCI_MEM2_BASE, PCI_MEM2_LEN}},
+		.gsi_base = PCI_GSI_BASE,
+		.nr_gsis = PCI_NR_INTX,
+	};
+}
+
 static int create_devices(struct pc *pc, const struct vm_config *cfg, const struct dev_env *env)
 {
-	const struct boot_platform *plat = &boot_platform_pc;
+	const struct boot_platform *plat = &pc->platform;
 	struct vm *vm = pc->vm;
 	struct serial *com1;
 	struct rtc *rtc;
@@ -233,6 +297,7 @@ static int create_devices(struct pc *pc, const struct vm_config *cfg, const stru
 	const struct acpipm_config pm_cfg = {.iobase = plat->pm_base,
 	                                     .sci = plat->sci_irq,
 	                                     .timer32 = plat->pm_timer_32,
+	                                     .pci = true,
 	                                     .poweroff = on_poweroff,
 	                                     .reset = on_acpi_reset,
 	                                     .arg = vm};
@@ -285,12 +350,13 @@ static int create_engine(struct vm *vm)
 
 int pc_create(struct vm *vm, const struct vm_config *cfg)
 {
+	struct pc *pc = calloc(1, sizeof(*pc));
 	const struct boot_config boot = {.kernel = cfg->kernel,
 	                                 .initrd = cfg->initrd,
 	                                 .cmdline = cfg->cmdline,
-	                                 .nr_cpus = cfg->nr_vcpus};
+	                                 .nr_cpus = cfg->nr_vcpus,
+	                                 .platform = pc ? &pc->platform : NULL};
 	struct dev_env env;
-	struct pc *pc = calloc(1, sizeof(*pc));
 	int code = VM_EXIT_HOST;
 
 	if (!pc) {
@@ -298,6 +364,7 @@ int pc_create(struct vm *vm, const struct vm_config *cfg)
 		return VM_EXIT_HOST;
 	}
 	pc->vm = vm;
+	platform_init(&pc->platform);
 	vm->machine = pc;
 	vm->trace = cfg->trace;
 	vm->engine = cfg->engine;
@@ -326,7 +393,8 @@ int pc_create(struct vm *vm, const struct vm_config *cfg)
 	                       .devices = &vm->devices};
 	if (create_vcpus(pc, cfg) < 0 || create_interrupts(pc, &env) < 0 || create_engine(vm) < 0)
 		goto fail;
-	if (create_consoles(pc, cfg) < 0 || create_devices(pc, cfg, &env) < 0)
+	if (create_consoles(pc, cfg) < 0 || create_devices(pc, cfg, &env) < 0 ||
+	    create_pci(pc, cfg, &env) < 0)
 		goto fail;
 	firmware_interrupts(pc);
 	vcpu_x86(vm->vcpu[0])->after_reset = apply_boot_state;
