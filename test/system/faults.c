@@ -71,6 +71,19 @@ enum {
 	X(mov_store_imm, 8, WRITE, PATTERN, 0, "", "movq $-5, (%rbx)")                             \
 	X(mov_store_moffs, 4, WRITE, PATTERN, ABS, "", "movabsl %eax, " DATA_TEXT " + 256")        \
 	X(mov_store_gs, 4, WRITE, PATTERN, 0, "leaq -0x2000(%rbx), %rdx", "movl %esi, %gs:(%rdx)") \
+	X(high_regs_load, 8, READ, PATTERN, DEAD,                                                  \
+	  "movl %ecx, %r14d; rorl $7, %r14d; movq %rdx, %r15; xorq %r14, %r15; "                   \
+	  "leaq 5(%r15,%rcx), %r13; movb $3, %r14b; bswapq %r15",                                  \
+	  "addq (%rbx), %r14; addq %r14, %r15; rorq $3, %r14; subq %r15, %r13; notq %r15")         \
+	X(high_regs_store, 8, WRITE, PATTERN, DEAD,                                                \
+	  "movl $5, %r13d; leaq 7(%r13,%rcx), %r14; addq %r13, %r14; xchgq %r14, %r15",            \
+	  "movq %r15, (%rbx); leaq (%r15,%r14,2), %r13; movl %r13d, %r14d; negq %r14")             \
+	X(high_regs_base, 4, READ, PATTERN, DEAD,                                                  \
+	  "leaq -8(%rbx), %r14; addq $8, %r14; xorl %r15d, %r15d; incq %r15; decq %r15",           \
+	  "movl (%r14,%r15), %r13d; addq %r14, %r13; leaq 1(%r14), %r14; subq %r14, %r15")         \
+	X(high_regs_branch, 4, READ, PATTERN, DEAD,                                                \
+	  "movq %rbx, %r13; incq %r13; cmpq %r8, %r8; jne 9f; decq %r13; movl $9, %r15d",          \
+	  "addl (%r13), %r15d; jmp 8f; 9: ud2; 8: incq %r15; addq %r15, %r13")                     \
 	X(add_load, 8, READ, PATTERN, DEAD, "", "addq (%rbx), %r15")                               \
 	X(sbb_load, 4, READ, PATTERN, DEAD, "", "sbbl (%rbx), %eax")                               \
 	X(cmp_imm, 1, READ, PATTERN, DEAD, "", "cmpb $7, (%rbx)")                                  \

@@ -23,6 +23,7 @@ static bool is_gpr(const ZydisDecodedOperand *o)
 void emit_helper(struct xlate *x, const struct gi *g, unsigned helper, u32 arg)
 {
 	x->t1_group = -1;
+	held_clear(x);
 	emit_va(x, BT_T0, g->off);
 	as_mov_i32(&x->a, BT_T1, BT_HARG(helper, g->len, arg));
 	as_call(&x->a, (u32)(x->bt->stub[STUB_HELPER] - (uintptr_t)x->bt->cache.rx));
@@ -69,12 +70,47 @@ static void find_lodgers(const struct gi *g, struct lodgers *s)
 	}
 }
 
+static bool reg_is(ZydisRegister reg, unsigned r)
+{
+	return reg != ZYDIS_REGISTER_NONE && ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(
+						     ZYDIS_MACHINE_MODE_LONG_64, reg)) == (ZyanI8)r;
+}
+
+/* Choose their scratch registers; `spare`: what the address leaves, or -1: it has none. */
+static void place_lodgers(const struct xlate *x, struct lodgers *s, int spare)
+{
+	u8 used = 0;
+
+	if (spare >= 0) { /* one at most */
+		s->l[0].host = (u8)spare;
+		return;
+	}
+	for (unsigned i = 0; i < s->nr; i++) {
+		int h = held_in(x, s->l[i].guest);
+
+		s->l[i].host = (u8)(h < 0 ? 0 : h);
+		if (h >= 0)
+			used |= (u8)(1 << (h - BT_T0));
+	}
+	for (unsigned i = 0; i < s->nr; i++) {
+		int t = BT_T0;
+
+		if (s->l[i].host)
+			continue;
+		if ((used & 1) || (!used && x->held[0] >= 0 && x->held[1] < 0 && x->t1_group < 0))
+			t = BT_T1;
+		s->l[i].host = (u8)t;
+		used |= (u8)(1 << (t - BT_T0));
+	}
+}
+
 /* x87: instruction and data pointer, opcode (SDM 1 8.1.8), as native.h keeps them. */
 static void emit_x87_record(struct xlate *x, const struct gi *g)
 {
 	struct bt_asm *a = &x->a;
 	bool excp_only = x->c->fpu_excp_only;
 
+	held_clear(x);
 	emit_va(x, BT_T0, g->off);
 	as_st_gs(a, BT_GS_C(fpu_ip), BT_T0);
 	as_mov_i32(a, BT_T0, g->info.fop);
@@ -99,6 +135,7 @@ static void emit_x87_settle(struct xlate *x)
 {
 	struct bt_asm *a = &x->a;
 
+	held_clear(x);
 	as_ld_gs(a, BT_T0, BT_GS_C(fpu_dp));
 	as_st_gs(a, BT_GS_C(fpu_last_dp), BT_T0);
 	as_ld32_gs(a, BT_T0, BT_GS_C(fpu_op));
@@ -106,13 +143,42 @@ static void emit_x87_settle(struct xlate *x)
 	as_st32_gs(a, BT_GS_C(fpu_last_op), BT_T0);
 }
 
-/* The register without a home used where it lies. */
-static bool emit_in_place(struct xlate *x, const struct gi *g, struct enc_map m,
-                          const struct lodgers *s)
+#define LOOK_FOR_READS 6
+
+/* Does an instruction read register r, while what a scratch register holds is still known there? */
+static bool read_soon(const struct xlate *x, unsigned n, unsigned r)
 {
+	struct lodgers s;
+
+	for (unsigned i = n + 1; i < x->nr && i <= n + LOOK_FOR_READS; i++) {
+		const struct gi *g = &x->gi[i];
+		const ZydisDecodedOperand *o = g->mem >= 0 ? &g->o[g->mem] : NULL;
+
+		if (g->label || (g->kind != GI_COPY && g->kind != GI_LEA && g->kind != GI_NOP &&
+		                 g->kind != GI_JCC))
+			return false;
+		if (g->kind == GI_LEA)
+			o = &g->o[1];
+		if (o && (reg_is(o->mem.base, r) || reg_is(o->mem.index, r)))
+			return true;
+		if (g->mem >= 0 && g->group_mem < 0)
+			return false;
+		find_lodgers(g, &s);
+		for (unsigned k = 0; k < s.nr; k++)
+			if (s.l[k].guest == r)
+				return s.l[k].read;
+	}
+	return false;
+}
+
+/* The register without a home used where it lies. */
+static bool emit_in_place(struct xlate *x, unsigned n, struct enc_map m, const struct lodgers *s)
+{
+	const struct gi *g = &x->gi[n];
 	unsigned len;
 
-	if (g->mem >= 0 || s->nr != 1)
+	if (g->mem >= 0 || s->nr != 1 || held_in(x, s->l[0].guest) >= 0 ||
+	    read_soon(x, n, s->l[0].guest))
 		return false;
 	m.mem = ENC_MEM_GS;
 	m.rm_gs = true;
@@ -133,7 +199,7 @@ static void emit_copy(struct xlate *x, unsigned n)
 	for (unsigned r = 0; r < 16; r++)
 		m.reg[r] = (s8)bt_home(r);
 	find_lodgers(g, &lodge);
-	if (emit_in_place(x, g, m, &lodge))
+	if (emit_in_place(x, n, m, &lodge))
 		return;
 	if (g->mem >= 0) {
 		emit_check_operand(x, n, g->mem_write, &ref);
@@ -142,13 +208,18 @@ static void emit_copy(struct xlate *x, unsigned n)
 		m.index = ref.index;
 		m.disp = ref.disp;
 	}
+	place_lodgers(x, &lodge, g->mem >= 0 ? ref.spare : -1);
 	for (unsigned i = 0; i < lodge.nr; i++) {
-		lodge.l[i].host = (u8)(i == 0 ? ref.spare : BT_T0 + BT_T1 - ref.spare);
-		m.reg[lodge.l[i].guest] = (s8)lodge.l[i].host;
-		if (lodge.l[i].host == BT_T1)
-			x->t1_group = -1;
-		if (lodge.l[i].read)
-			as_ld_gs(&x->a, lodge.l[i].host, BT_GS_GPR(lodge.l[i].guest));
+		unsigned r = lodge.l[i].guest;
+		int h = lodge.l[i].host;
+
+		m.reg[r] = (s8)h;
+		if (lodge.l[i].read) {
+			held_load(x, h, r);
+		} else if (held_in(x, r) != h) {
+			held_evict(x, h);
+			held_set(x, h, r, false);
+		}
 	}
 	len = bt_encode(x->a.p, &g->i, g->o, x->bytes + g->off, &m, x->verified);
 	if (!len) {
@@ -159,7 +230,7 @@ static void emit_copy(struct xlate *x, unsigned n)
 	x->a.p += len;
 	for (unsigned i = 0; i < lodge.nr; i++)
 		if (lodge.l[i].write)
-			as_st_gs(&x->a, BT_GS_GPR(lodge.l[i].guest), lodge.l[i].host);
+			held_set(x, lodge.l[i].host, lodge.l[i].guest, true);
 	if (g->info.x87_record)
 		emit_x87_record(x, g);
 	if (g->info.x87_ldcw) /* what was recorded before is settled */
@@ -171,31 +242,15 @@ static void emit_lea(struct xlate *x, const struct gi *g)
 	unsigned r = gpr_of(&g->o[0]);
 	int home = bt_home(r);
 
+	held_flush(x);
 	emit_address(x, g, &g->o[1], BT_T0, false);
 	if (home < 0) {
 		if (g->i.operand_width == 32)
 			as_rr(&x->a, false, 0x89, BT_T0, BT_T0);
-		as_st_gs(&x->a, BT_GS_GPR(r), BT_T0);
+		held_set(x, BT_T0, r, true);
 	} else {
 		as_rr(&x->a, g->i.operand_width == 64, 0x89, BT_T0, home);
 	}
-}
-
-/* The register that holds an address register's value: `tmp` for one without a home. -1: none. */
-static int address_register(struct xlate *x, ZydisRegister reg, int tmp)
-{
-	unsigned r;
-
-	if (reg == ZYDIS_REGISTER_NONE)
-		return -1;
-	r = (unsigned)ZydisRegisterGetId(
-		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
-	if (bt_home(r) >= 0)
-		return bt_home(r);
-	if (tmp == BT_T1)
-		x->t1_group = -1;
-	as_ld_gs(&x->a, tmp, BT_GS_GPR(r));
-	return tmp;
 }
 
 /* Straight into the register, where it has a home. */
@@ -218,8 +273,7 @@ static bool emit_lea_direct(struct xlate *x, const struct gi *g)
 	}
 	if (o->mem.base == ZYDIS_REGISTER_NONE && o->mem.index == ZYDIS_REGISTER_NONE)
 		return false;
-	base = address_register(x, o->mem.base, BT_T0);
-	index = address_register(x, o->mem.index, BT_T1);
+	emit_address_registers(x, o, BT_T0, &base, &index);
 	as_lea(&x->a, w, home, base, index, s == 8 ? 3 : s == 4 ? 2 : s == 2 ? 1 : 0, (s32)disp);
 	return true;
 }
@@ -239,6 +293,7 @@ static void emit_push(struct xlate *x, unsigned n)
 		as_mem(&x->a, x->code64, 0x8b, BT_T0, ref.base, ref.index == 0xff ? -1 : ref.index,
 		       0, ref.disp);
 		as_st_gs(&x->a, BT_GS(save[0]), BT_T0);
+		held_drop(x, BT_T0);
 	}
 	emit_check_stack(x, n, BT_SP, -(s32)word, word, true, &ref);
 	if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
@@ -249,11 +304,12 @@ static void emit_push(struct xlate *x, unsigned n)
 		if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
 			reg = ref.spare;
 			as_ld_gs(&x->a, reg, BT_GS(save[0]));
+			held_drop(x, reg);
 		} else {
 			reg = bt_home(gpr_of(o));
 			if (reg < 0) {
 				reg = ref.spare;
-				as_ld_gs(&x->a, reg, BT_GS_GPR(gpr_of(o)));
+				held_load(x, reg, gpr_of(o));
 			}
 		}
 		as_mem(&x->a, x->code64, 0x89, reg, ref.base, ref.index == 0xff ? -1 : ref.index, 0,
@@ -272,8 +328,10 @@ static void emit_pop(struct xlate *x, unsigned n)
 	emit_check_stack(x, n, BT_SP, 0, word, false, &ref);
 	as_mem(&x->a, x->code64, 0x8b, dst, ref.base, ref.index == 0xff ? -1 : ref.index, 0,
 	       ref.disp);
-	if (home < 0)
-		as_st_gs(&x->a, BT_GS_GPR(r), BT_T0);
+	if (home < 0) {
+		held_evict(x, BT_T0);
+		held_set(x, BT_T0, r, true);
+	}
 	if (r != RSP)
 		as_lea(&x->a, x->code64, BT_SP, BT_SP, -1, 0, (s32)word);
 }

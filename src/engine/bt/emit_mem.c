@@ -46,6 +46,27 @@ void emit_va(struct xlate *x, int reg, s32 rel)
 		as_lea(&x->a, true, reg, reg, -1, 0, rel);
 }
 
+void emit_address_registers(struct xlate *x, const ZydisDecodedOperand *o, int dst, int *base,
+                            int *index)
+{
+	unsigned b = o->mem.base != ZYDIS_REGISTER_NONE ? reg_id(o->mem.base) : 16;
+	unsigned i = o->mem.index != ZYDIS_REGISTER_NONE ? reg_id(o->mem.index) : 16;
+	int other = BT_T0 + BT_T1 - dst;
+
+	*base = b > 15 ? -1 : bt_home(b) >= 0 ? bt_home(b) : held_in(x, b);
+	*index = i > 15 ? -1 : bt_home(i) >= 0 ? bt_home(i) : held_in(x, i);
+	if (b < 16 && *base < 0) {
+		*base = *index == dst ? other : dst;
+		held_load(x, *base, b);
+		if (i == b)
+			*index = *base;
+	}
+	if (i < 16 && *index < 0) {
+		*index = *base == other ? dst : other;
+		held_load(x, *index, i);
+	}
+}
+
 void emit_address(struct xlate *x, const struct gi *g, const ZydisDecodedOperand *o, int dst,
                   bool with_base)
 {
@@ -62,28 +83,17 @@ void emit_address(struct xlate *x, const struct gi *g, const ZydisDecodedOperand
 		if (!fits)
 			as_lea(&x->a, true, dst, dst, -1, 0, (s32)disp);
 	} else {
-		if (o->mem.base != ZYDIS_REGISTER_NONE) {
-			base = bt_home(reg_id(o->mem.base));
-			if (base < 0) {
-				base = dst;
-				as_ld_gs(&x->a, base, BT_GS_GPR(reg_id(o->mem.base)));
-			}
-		}
-		if (o->mem.index != ZYDIS_REGISTER_NONE) {
-			index = bt_home(reg_id(o->mem.index));
-			if (index < 0) {
-				x->t1_group = -1;
-				index = BT_T1;
-				as_ld_gs(&x->a, index, BT_GS_GPR(reg_id(o->mem.index)));
-			}
-		}
+		emit_address_registers(x, o, dst, &base, &index);
 		if (base < 0 && index < 0)
 			as_mov_i64(&x->a, dst, w ? (u64)disp : (u32)disp);
+		else if (base >= 0 && index < 0 && !disp && w && base == dst)
+			; /* it is there */
 		else if (base >= 0 && index < 0 && !disp && w)
 			as_mov(&x->a, dst, base);
 		else
 			as_lea(&x->a, w, dst, base, index, log2_scale(o->mem.scale), (s32)disp);
 	}
+	held_drop(x, dst);
 	if (with_base && has_segbase(o))
 		as_add_gs(&x->a, dst,
 		          BT_GS_C(segbase) + 8 * (o->mem.segment == ZYDIS_REGISTER_FS ? FS : GS));
@@ -94,6 +104,7 @@ void emit_address(struct xlate *x, const struct gi *g, const ZydisDecodedOperand
 void emit_flags_save(struct xlate *x)
 {
 	x->t1_group = -1;
+	held_drop(x, BT_T1);
 	as_mov(&x->a, BT_T1, RAX);
 	as_flags_to_ax(&x->a);
 	as_st32_gs(&x->a, BT_GS(flags), RAX);
@@ -120,7 +131,7 @@ struct cold *cold_add(struct xlate *x, enum cold_kind kind)
 	} else {
 		k = &x->cold[x->nr_cold++];
 	}
-	*k = (struct cold){.kind = (u8)kind};
+	*k = (struct cold){.kind = (u8)kind, .held = {-1, -1}};
 	return k;
 }
 
@@ -137,6 +148,7 @@ static void emit_compare(struct xlate *x, unsigned n, unsigned size, bool write,
 	int t = form_b ? BT_T1 : BT_T0;
 
 	x->t1_group = -1;
+	held_clear(x);
 	if (form_b)
 		as_mov(&x->a, BT_T1, BT_T0);
 	as_sub_gs(&x->a, t, site);
@@ -200,20 +212,21 @@ static void use_group(struct xlate *x, unsigned i, unsigned reg, int index, s32 
 	if (x->t1_group != (int)i)
 		as_ld_gs(&x->a, BT_T1, group_addend(q));
 	x->t1_group = (int)i;
+	held_drop(x, BT_T1);
 	*out = (struct mem_ref){.index = BT_T1, .disp = disp, .spare = BT_T0};
 	if (index >= 0) {
 		as_lea(&x->a, true, BT_T0, BT_T1, bt_home((unsigned)index), q->scale, 0);
+		held_drop(x, BT_T0);
 		out->index = BT_T0;
 		out->spare = BT_T1;
 		if (base < 0) {
 			base = BT_T1;
-			as_ld_gs(&x->a, base, BT_GS_GPR(reg));
-			x->t1_group = -1;
+			held_load(x, base, reg);
 			out->spare = -1;
 		}
 	} else if (base < 0) {
 		base = BT_T0;
-		as_ld_gs(&x->a, base, BT_GS_GPR(reg));
+		held_load(x, base, reg);
 		out->spare = -1;
 	}
 	out->base = (u8)base;
@@ -237,6 +250,7 @@ static void finish_constant(struct xlate *x, unsigned n, s32 rel, unsigned size,
 	struct cold *k;
 
 	x->t1_group = -1;
+	held_clear(x);
 	as_ld_gs(&x->a, BT_T0, BT_GS_PB(x->page));
 	as_lea(&x->a, true, BT_T1, BT_T0, -1, 0, rel & (s32)PAGE_MASK);
 	as_gs(&x->a, true, 0x3b, BT_T1, site);
@@ -292,7 +306,9 @@ void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref 
 		finish_constant(x, n, (s32)rel, g->mem_size, write, live, site, out);
 		return;
 	}
+	/* A miss comes back with the address in BT_T0. */
 	emit_address(x, g, o, BT_T0, true);
+	retry = as_here(&x->a);
 	finish_b(x, n, g->mem_size, write, live, retry, site, out);
 }
 
@@ -317,6 +333,7 @@ void emit_check_stack(struct xlate *x, unsigned n, int reg, s32 disp, unsigned s
 		return;
 	}
 	as_lea(&x->a, false, BT_T0, reg, -1, 0, disp);
+	retry = as_here(&x->a);
 	finish_b(x, n, size, write, live, retry, site, out);
 }
 
@@ -375,6 +392,7 @@ void emit_group_check(struct xlate *x, unsigned i, unsigned n)
 	const struct group *q = &x->groups[i];
 	bool live = x->gi[n].live;
 
+	held_clear(x);
 	if (live)
 		emit_flags_save(x);
 	if (q->key >= 0) {
@@ -497,5 +515,8 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 		x->full = true;
 		return;
 	}
+	for (int t = 0; t < 2; t++)
+		if (k->held[t] >= 0)
+			as_ld_gs(&x->a, BT_T0 + t, BT_GS_GPR((unsigned)k->held[t]));
 	x->fix[x->nr_fix++] = (struct fixup){.at = as_jmp(&x->a, 0), .insn = k->insn + 1};
 }

@@ -522,15 +522,38 @@ static bool is_system(const struct gi *g)
 	return g->kind >= GI_CLI && g->kind <= GI_STAC;
 }
 
+/* Does the code of this kind keep account of what is in the scratch registers? */
+static bool keeps_held(const struct gi *g)
+{
+	return g->kind == GI_NOP || g->kind == GI_COPY || g->kind == GI_LEA || g->kind == GI_PUSH ||
+	       g->kind == GI_POP || g->kind == GI_JCC;
+}
+
+/* Can it fault, miss, or go elsewhere? Then what it leaves behind must be complete. */
+static bool may_leave(const struct gi *g)
+{
+	return !(g->kind == GI_NOP || g->kind == GI_LEA ||
+	         (g->kind == GI_COPY && g->mem < 0 && g->info.cls == INSN_INT &&
+	          g->i.mnemonic != ZYDIS_MNEMONIC_DIV && g->i.mnemonic != ZYDIS_MNEMONIC_IDIV));
+}
+
 static void emit_body(struct xlate *x)
 {
+	unsigned colds;
+
 	for (unsigned n = 0; n < x->nr && !x->full; n++) {
 		struct gi *g = &x->gi[n];
 
 		x->full |= bt_asm_full(&x->a);
-		g->host = as_here(&x->a);
-		if (g->label)
+		if (g->label) {
 			x->t1_group = -1;
+			held_clear(x);
+		}
+		g->host = as_here(&x->a);
+		if (!keeps_held(g))
+			held_clear(x);
+		else if (may_leave(g))
+			held_flush(x);
 		if (g->label && label_polls(g))
 			emit_poll(x, new_exit(x, g->off), false);
 		/* Before a call has pushed anything, and before CLI: an exit to the instruction
@@ -546,8 +569,14 @@ static void emit_body(struct xlate *x)
 		for (unsigned i = 0; i < x->nr_groups; i++)
 			if (x->groups[i].at == n)
 				emit_group_check(x, i, n);
+		colds = x->nr_cold;
 		emit_one(x, n);
+		if (!keeps_held(g))
+			held_clear(x);
+		for (unsigned i = colds; i < x->nr_cold; i++)
+			memcpy(x->cold[i].held, x->held, sizeof(x->held));
 	}
+	held_clear(x);
 }
 
 static void trace_unit(const struct xlate *x)
@@ -590,6 +619,8 @@ static void prepare(struct xlate *x, struct bt_vm *bt, struct x86_cpu *c, u32 pa
 		x->feat = insn_features(c);
 	x->full = false;
 	x->last = 0;
+	x->held[0] = x->held[1] = -1;
+	x->held_dirty[0] = x->held_dirty[1] = false;
 	x->unit = bt->nr_units;
 	x->a = (struct bt_asm){.base = bt->cache.rw,
 	                       .p = bt->cache.rw + ALIGN_UP(bt->cache.used, 16u),

@@ -98,11 +98,12 @@ struct cold {
 	bool saved; /* flags are in bt->flags */
 	u8 size;
 	u16 insn;
-	u32 from; /* rel32 to patch to the cold code */
-	u32 back; /* where to go on */
-	s32 site; /* %gs-offset of the slot */
-	s32 rel;  /* COLD_MISS: still to be added to the address in BT_T0 */
-	u16 span; /* COLD_GROUP: bytes checked */
+	u32 from;   /* rel32 to patch to the cold code */
+	u32 back;   /* where to go on */
+	s32 site;   /* %gs-offset of the slot */
+	s32 rel;    /* COLD_MISS: still to be added to the address in BT_T0 */
+	u16 span;   /* COLD_GROUP: bytes checked */
+	s8 held[2]; /* COLD_MISS: what the code behind expects in the scratch registers */
 	u32 exit;
 	u16 group;
 };
@@ -147,6 +148,8 @@ struct xlate {
 	struct group groups[64];
 	unsigned nr_groups;
 	int t1_group; /* whose addend BT_T1 holds just now, or -1 */
+	s8 held[2];   /* register without a home whose value BT_T0, BT_T1 hold just now, or -1 */
+	bool held_dirty[2]; /* and c->gpr[] doesn't */
 	struct enc_verified *verified;
 	struct glance *glances;    /* decode.c's, GLANCES */
 	struct grouping *grouping; /* group.c's scratch memory */
@@ -175,6 +178,69 @@ struct mem_ref {        /* where a checked operand is */
 	s32 disp;
 	int spare; /* BT_T0 or BT_T1: free for a register without a home; -1: neither is */
 };
+/* Registers without a home live in c->gpr[]; the scratch registers hold copies while they are not
+ * used otherwise. A copy that was written goes back to c->gpr[] (held_flush) before any place where
+ * somebody may look: where an instruction can fault or miss, where control leaves, at labels. */
+static inline int held_in(const struct xlate *x, unsigned r) /* BT_T0, BT_T1 or -1 */
+{
+	return x->held[0] == (int)r ? BT_T0 : x->held[1] == (int)r ? BT_T1 : -1;
+}
+static inline void held_flush(struct xlate *x)
+{
+	for (int t = 0; t < 2; t++) {
+		if (x->held_dirty[t])
+			as_st_gs(&x->a, BT_GS_GPR((unsigned)x->held[t]), BT_T0 + t);
+		x->held_dirty[t] = false;
+	}
+}
+/* The scratch register will be used for something else. */
+static inline void held_evict(struct xlate *x, int host)
+{
+	int t = host - BT_T0;
+
+	if (x->held_dirty[t])
+		as_st_gs(&x->a, BT_GS_GPR((unsigned)x->held[t]), host);
+	x->held_dirty[t] = false;
+	x->held[t] = -1;
+}
+/* Likewise, and nothing is dirty. */
+static inline void held_drop(struct xlate *x, int host)
+{
+	x->held[host - BT_T0] = -1;
+}
+static inline void held_clear(struct xlate *x)
+{
+	held_flush(x);
+	x->held[0] = x->held[1] = -1;
+}
+/* From now on `host`, evicted or of r already, has the value of r, as no other does. */
+static inline void held_set(struct xlate *x, int host, unsigned r, bool dirty)
+{
+	int t = host - BT_T0;
+
+	if (x->held[!t] == (int)r) {
+		x->held[!t] = -1;
+		x->held_dirty[!t] = false; /* overwritten, or kept by x->held_dirty[t] */
+	}
+	x->held[t] = (s8)r;
+	x->held_dirty[t] = dirty;
+	if (t)
+		x->t1_group = -1;
+}
+/* The value of register r, which has no home, in scratch register `host`. */
+static inline void held_load(struct xlate *x, int host, unsigned r)
+{
+	if (held_in(x, r) == host)
+		return;
+	held_evict(x, host);
+	if (held_in(x, r) >= 0) {
+		held_flush(x);
+		as_mov(&x->a, host, held_in(x, r));
+	} else {
+		as_ld_gs(&x->a, host, BT_GS_GPR(r));
+	}
+	held_set(x, host, r, false);
+}
 /* Code that checks the operand of instruction n (or the stack: push, pop) for `size` bytes and
  * leaves its host address in registers. */
 void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref *out);
@@ -184,6 +250,10 @@ void emit_check_stack(struct xlate *x, unsigned n, int reg, s32 disp, unsigned s
  * there is a segment base. with_base: the segment's base added. */
 void emit_address(struct xlate *x, const struct gi *g, const ZydisDecodedOperand *o, int dst,
                   bool with_base);
+/* Host registers of base and index, -1: none; those without a home in scratch registers, dst rather
+ * than the other. */
+void emit_address_registers(struct xlate *x, const ZydisDecodedOperand *o, int dst, int *base,
+                            int *index);
 void emit_va(struct xlate *x, int reg, s32 rel); /* virtual address of page start + rel */
 void emit_flags_save(struct xlate *x);
 void emit_flags_restore(struct xlate *x, int tmp);
