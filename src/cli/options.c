@@ -296,6 +296,7 @@ static int set_name(struct options *o, const struct option_def *d, const char *a
 	if (!n || arg[n] || n > 63)
 		return bad_value(d, arg, "a name is 1 to 63 letters, digits, dots, dashes");
 	o->name = arg;
+	o->named = true;
 	return 0;
 }
 

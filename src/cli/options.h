@@ -3,6 +3,7 @@
  * said in one line on stderr before anything exists. Main thread, at start. */
 #pragma once
 
+#include "io/net.h"
 #include "machine/config.h"
 
 enum command {
@@ -17,6 +18,7 @@ struct options {
 	const char *help_topic; /* CMD_HELP: NULL is the overview */
 
 	const char *name;
+	bool named; /* by the user */
 	const char *kernel, *initrd, *cmdline; /* NULL: not given */
 	u64 ram_size;
 	unsigned nr_vcpus;
@@ -42,6 +44,8 @@ struct options {
 
 	struct vm_device device[VM_MAX_DEVICES];
 	unsigned nr_devices;
+	unsigned nr_nets; /* network cards */
+	struct net_config net[NET_MAX_NICS];
 };
 
 /* 0, or VM_EXIT_USAGE with one line logged. The strings point into argv. */

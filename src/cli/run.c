@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -32,6 +33,7 @@ struct run {
 	struct vm *vm;
 	struct menu menu;
 	int signal_fd;
+	struct net_config net[NET_MAX_NICS];
 	char kernel[PATH_LEN], initrd[PATH_LEN]; /* of the guest found without --kernel */
 };
 
@@ -124,6 +126,41 @@ static void close_outputs(struct run *r)
 		close(r->cfg.debugcon_fd);
 	if (r->cfg.trace.out && fclose(r->cfg.trace.out) == EOF)
 		log_error("-D %s: %s", r->o->trace_path, strerror(errno));
+}
+
+/* ---- network cards ---- */
+
+/* Each gets its address: from the machine's name, if it has one of its own. Machines without a name
+ * must not have the same address on one network. */
+static int name_nets(struct run *r)
+{
+	const struct options *o = r->o;
+
+	for (unsigned i = 0; i < o->nr_nets; i++) {
+		struct net_config *c = &r->net[i];
+
+		*c = o->net[i];
+		if (memcmp(c->mac, "\0\0\0\0\0", 6))
+			continue;
+		net_mac_from_name(c->mac, o->name, i);
+		if (o->named || c->kind == NET_USER)
+			continue;
+		if (getrandom(c->mac + 1, 5, 0) != 5) {
+			log_error("getrandom: %s", strerror(errno));
+			return VM_EXIT_HOST;
+		}
+	}
+	r->cfg.net = r->net;
+	r->cfg.nr_nets = o->nr_nets;
+	return 0;
+}
+
+static bool has_net(const struct run *r, enum net_kind kind)
+{
+	for (unsigned i = 0; i < r->o->nr_nets; i++)
+		if (r->o->net[i].kind == kind)
+			return true;
+	return false;
 }
 
 /* ---- signals ---- */
@@ -252,6 +289,8 @@ static int start_lockstep(struct run *r, struct lockstep **out)
  * with it the raw terminal are gone. */
 static int vm_live(struct run *r)
 {
+	const struct sandbox_config box = {.internet = has_net(r, NET_USER),
+	                                   .tap = has_net(r, NET_TAP)};
 	struct exit_stats *stats = NULL;
 	char *engine = NULL;
 	unsigned nr = r->vm->nr_vcpus;
@@ -266,7 +305,7 @@ static int vm_live(struct run *r)
 		code = VM_EXIT_HOST;
 	else if (loop_add_fd(r->vm->loop, r->signal_fd, POLLIN, signal_arrived, r) < 0)
 		log_error("out of memory");
-	else if (!r->o->sandbox || sandbox_enter() == 0)
+	else if (!r->o->sandbox || sandbox_enter(&box) == 0)
 		ran = true;
 	if (ran) {
 		code = vm_run(r->vm);
@@ -356,6 +395,8 @@ int run_vm(const struct options *o)
 	name_process(o->name);
 	sandbox_prepare();
 	code = open_outputs(&r);
+	if (!code)
+		code = name_nets(&r);
 	if (!code)
 		code = signals_prepare(&r);
 	menu_init(&r.menu, r.vm);

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/if_tun.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -21,8 +22,11 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -103,6 +107,37 @@ static const unsigned long allowed_ioctls[] = {
 
 static const int allowed_fcntls[] = {F_GETFL, F_SETFL, F_GETFD, F_SETFD};
 
+/* --net user: sockets towards the Internet. Those of the host itself (AF_UNIX) stay out of reach,
+ * and so does listening: the forwarded ports are open by now. */
+static int add_internet_rules(scmp_filter_ctx ctx)
+{
+	static const int families[] = {AF_INET, AF_INET6};
+	static const int calls[] = {SCMP_SYS(connect), SCMP_SYS(getsockname),
+	                            SCMP_SYS(getpeername)};
+	int err = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(families) && !err; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+		                       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i]));
+	for (size_t i = 0; i < ARRAY_SIZE(calls) && !err; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
+	if (!err) /* the resolver's configuration, once more */
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
+		                       SCMP_A1(SCMP_CMP_EQ, F_DUPFD_CLOEXEC));
+	return err;
+}
+
+static int add_tap_rules(scmp_filter_ctx ctx)
+{
+	static const unsigned long calls[] = {TUNSETOFFLOAD, TUNSETQUEUE};
+	int err = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(calls) && !err; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+		                       SCMP_A1(SCMP_CMP_EQ, calls[i]));
+	return err;
+}
+
 static int add_rules(scmp_filter_ctx ctx)
 {
 	int err = 0;
@@ -176,6 +211,58 @@ static void on_sigsys(int sig, siginfo_t *info, void *uc)
 	raise(SIGSYS); /* blocked until the handler returns */
 }
 
+/* libslirp looks at the host's resolver by name, again and again: stat(2), and open(2) when it has
+ * changed. Both are refused and come here; for this one name, and no other, they are done with the
+ * descriptor that was opened before. A signal handler is given no data, hence the globals. */
+#define RESOLV_CONF "/etc/resolv.conf"
+static int resolv_fd = -1;
+static struct sigaction refused; /* what handles all the other calls */
+
+static bool resolver_call(const siginfo_t *info, ucontext_t *uc)
+{
+	greg_t *r = uc->uc_mcontext.gregs;
+	bool open = info->si_syscall == SYS_openat, stat = info->si_syscall == SYS_newfstatat;
+	long ret;
+
+	if ((!open && !stat) || (int)r[REG_RDI] != AT_FDCWD ||
+	    strcmp((const char *)r[REG_RSI], RESOLV_CONF))
+		return false;
+	if (resolv_fd < 0)
+		ret = -ENOENT;
+	else if (stat)
+		ret = fstat(resolv_fd, (struct stat *)r[REG_RDX]) < 0 ? -errno : 0;
+	else
+		ret = fcntl(resolv_fd, F_DUPFD_CLOEXEC, 3);
+	if (open && ret >= 0)
+		lseek((int)ret, 0, SEEK_SET);
+	else if (open && resolv_fd >= 0)
+		ret = -errno;
+	r[REG_RAX] = ret;
+	return true;
+}
+
+static void on_call(int sig, siginfo_t *info, void *uc)
+{
+	int err = errno;
+
+	if (!resolver_call(info, uc))
+		refused.sa_sigaction(sig, info, uc);
+	errno = err;
+}
+
+/* In front of the handler that is there, which may be the console's (it restores the terminal). */
+static void serve_resolver(void)
+{
+	struct sigaction sa = {.sa_sigaction = on_call, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+
+	resolv_fd = open(RESOLV_CONF, O_RDONLY | O_CLOEXEC);
+	if (resolv_fd < 0)
+		log_warn("--net user: %s: %s; the guest cannot look up names", RESOLV_CONF,
+		         strerror(errno));
+	sigfillset(&sa.sa_mask);
+	sigaction(SIGSYS, &sa, &refused);
+}
+
 static int drop_capabilities(void)
 {
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -192,7 +279,7 @@ void sandbox_prepare(void)
 	sigaction(SIGSYS, &sa, NULL);
 }
 
-int sandbox_enter(void)
+int sandbox_enter(const struct sandbox_config *cfg)
 {
 	scmp_filter_ctx ctx;
 	int err;
@@ -208,6 +295,8 @@ int sandbox_enter(void)
 	         "no sandbox");
 	return 0;
 #endif
+	if (cfg->internet)
+		serve_resolver();
 	ctx = seccomp_init(SCMP_ACT_TRAP);
 	if (!ctx) {
 		log_error("cannot make the seccomp filter: out of memory");
@@ -219,6 +308,10 @@ int sandbox_enter(void)
 		err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	if (!err)
 		err = add_rules(ctx);
+	if (!err && cfg->internet)
+		err = add_internet_rules(ctx);
+	if (!err && cfg->tap)
+		err = add_tap_rules(ctx);
 	if (!err)
 		err = seccomp_load(ctx);
 	seccomp_release(ctx);

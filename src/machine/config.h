@@ -11,6 +11,7 @@ struct vm;
 struct engine_ops;
 struct console_escape;
 struct chardev;
+struct net_config;
 
 enum console_kind {
 	CONSOLE_NONE,  /* output thrown away, no input */
@@ -45,6 +46,8 @@ struct vm_config {
 	bool testdev;        /* kvm-unit-tests' device */
 	bool no_reboot;      /* a reset ends the VM with code 32 */
 	bool timed_exits;    /* time every exit, not only count it */
+	unsigned nr_nets;    /* network cards (io/net.h), each with its MAC address */
+	const struct net_config *net;
 	struct trace trace;
 
 	const struct vm_device *device;

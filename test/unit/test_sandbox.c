@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <netinet/in.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -43,7 +44,7 @@ struct outcome {
 };
 
 /* Run fn in a sandboxed child; it exits with what fn returns. */
-static struct outcome run_inside(int (*fn)(void *arg), void *arg)
+static struct outcome run_with(const struct sandbox_config *cfg, int (*fn)(void *arg), void *arg)
 {
 	struct outcome o = {0};
 	int p[2];
@@ -59,7 +60,7 @@ static struct outcome run_inside(int (*fn)(void *arg), void *arg)
 		close(p[0]);
 		alarm(20);
 		sandbox_prepare();
-		if (sandbox_enter() < 0)
+		if (sandbox_enter(cfg) < 0)
 			_exit(100);
 		_exit(fn(arg));
 	}
@@ -69,6 +70,13 @@ static struct outcome run_inside(int (*fn)(void *arg), void *arg)
 	close(p[0]);
 	assert_int_equal(waitpid(pid, &o.status, 0), pid);
 	return o;
+}
+
+static const struct sandbox_config plain;
+
+static struct outcome run_inside(int (*fn)(void *arg), void *arg)
+{
+	return run_with(&plain, fn, arg);
 }
 
 /* ---- what must work ---- */
@@ -257,6 +265,62 @@ static void the_rest_is_refused(void **state)
 	}
 }
 
+/* ---- --net user ---- */
+
+static int internet_life(void *arg)
+{
+	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = 0x3500};
+	struct stat st;
+	char buf[64];
+	FILE *f;
+	int fd;
+
+	sin.sin_addr.s_addr = 0x0100007f;
+	fd = socket(AF_INET, SOCK_DGRAM, 0);
+	MUST(fd >= 0 && connect(fd, (struct sockaddr *)&sin, sizeof(sin)) == 0);
+	close(fd);
+	/* By the way that libslirp goes, twice: the second starts at the beginning as well. */
+	for (int i = 0; i < 2; i++) {
+		MUST(stat("/etc/resolv.conf", &st) == 0 && S_ISREG(st.st_mode));
+		f = fopen("/etc/resolv.conf", "r");
+		MUST(f);
+		MUST(st.st_size == 0 || fgets(buf, sizeof(buf), f));
+		fclose(f);
+	}
+	return 0;
+}
+
+static int do_socket_unix(void *arg)
+{
+	return socket(AF_UNIX, SOCK_STREAM, 0);
+}
+
+static int do_bind(void *arg)
+{
+	struct sockaddr_in sin = {.sin_family = AF_INET};
+
+	return bind(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&sin, sizeof(sin));
+}
+
+static void internet(void **state)
+{
+	static const struct sandbox_config cfg = {.internet = true};
+	static int (*const refused[])(void *) = {do_open, do_stat, do_exec, do_socket_unix,
+	                                         do_bind};
+	struct outcome o;
+
+	if (access("/etc/resolv.conf", R_OK))
+		skip();
+	o = run_with(&cfg, internet_life, NULL);
+	if (!WIFEXITED(o.status) || WEXITSTATUS(o.status))
+		fail_msg("status %#x: %s", o.status, o.err);
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+		o = run_with(&cfg, refused[i], NULL);
+		if (!WIFSIGNALED(o.status) || WTERMSIG(o.status) != SIGSYS)
+			fail_msg("%zu: status %#x", i, o.status);
+	}
+}
+
 static void *open_in_thread(void *arg)
 {
 	for (;;) {
@@ -281,7 +345,7 @@ static void older_threads(void **state)
 		if (pthread_create(&th, NULL, open_in_thread, (void *)&go))
 			_exit(101);
 		sandbox_prepare();
-		if (sandbox_enter() < 0)
+		if (sandbox_enter(&plain) < 0)
 			_exit(100);
 		go = 1;
 		sleep(10);
@@ -311,7 +375,7 @@ static void privileges_are_gone(void **state)
 
 	if (pid == 0) {
 		fd = open("/proc/self/status", O_RDONLY);
-		if (sandbox_enter() < 0)
+		if (sandbox_enter(&plain) < 0)
 			_exit(100);
 		_exit(read_status(&fd));
 	}
@@ -325,6 +389,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(life_goes_on),
 		cmocka_unit_test(the_rest_is_refused),
+		cmocka_unit_test(internet),
 		cmocka_unit_test(older_threads),
 		cmocka_unit_test(privileges_are_gone),
 	};
