@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cli/keyval.h"
+#include "cli/netopts.h"
 #include "vcpu/vm.h"
 
 struct option_def {
@@ -300,6 +301,17 @@ static int set_name(struct options *o, const struct option_def *d, const char *a
 	return 0;
 }
 
+static int set_net(struct options *o, const struct option_def *d, const char *arg)
+{
+	if (o->nr_nets == NET_MAX_NICS)
+		return bad_value(d, arg, "there are 8 network cards already, which is all");
+	_Static_assert(NET_MAX_NICS == 8, "the text above");
+	if (net_option_parse(&o->net[o->nr_nets], arg) < 0)
+		return -1;
+	o->nr_nets++;
+	return 0;
+}
+
 static int set_help(struct options *o, const struct option_def *d, const char *arg)
 {
 	o->command = CMD_HELP;
@@ -336,6 +348,9 @@ static const struct option_def option_table[] = {
                set_device, 0, "rng"),
 	OPTION("--name", NULL, "NAME", "name of the virtual machine, in messages and in ps",
                set_name, 0, "web-1"),
+	OPTION("--net", NULL, "NET",
+               "network card: user, tap=NAME, fd=N or switch=NAME (ringer(1))", set_net, 0,
+               "user,hostfwd=tcp:2222:22"),
 	OPTION("--no-reboot", NULL, NULL, "end with code 32 when the guest resets", set_flag,
                OFF(no_reboot), NULL),
 	OPTION("--gdb", NULL, "WHERE", "serve gdb on a local TCP port or unix:PATH[,wait]", set_gdb,
@@ -441,6 +456,7 @@ static const struct {
 	{"smp", "--cpus"},         {"mem", "--memory"},
 	{"initramfs", "--initrd"}, {"accel", "--engine"},
 	{"serial", "--console"},   {"s", "--gdb"},
+	{"nic", "--net"},          {"netdev", "--net"},
 };
 
 static int unknown_option(const char *word)

@@ -4,8 +4,11 @@
 #include "machine/devices.h"
 
 #include <errno.h>
+#include <string.h>
 
+#include "dev/virtio_net.h"
 #include "dev/virtio_rng.h"
+#include "io/net.h"
 
 static int create_rng(const struct virtio_env *env, const struct vm_device *d)
 {
@@ -19,11 +22,23 @@ static int (*const create[NR_VM_DEVICES])(const struct virtio_env *env,
 	[VM_DEVICE_RNG] = create_rng,
 };
 
+static int create_net(const struct virtio_env *env, const struct net_config *c, const char *vm_name)
+{
+	struct virtio_net_config cfg;
+	int err;
+
+	memcpy(cfg.mac, c->mac, sizeof(cfg.mac));
+	err = net_create(&cfg.back, env->env->loop, c, vm_name, c->mac);
+	return err ? err : virtio_net_create(env, &cfg);
+}
+
 int devices_create(const struct virtio_env *env, const struct vm_config *cfg)
 {
 	int err = 0;
 
 	for (unsigned i = 0; i < cfg->nr_devices && !err; i++)
 		err = create[cfg->device[i].kind](env, &cfg->device[i]);
+	for (unsigned i = 0; i < cfg->nr_nets && !err; i++)
+		err = create_net(env, &cfg->net[i], cfg->name);
 	return err;
 }
