@@ -404,10 +404,10 @@ static u32 put_list(struct area *area, const u32 *tables, unsigned n, unsigned w
 	return area_put(area, list, length);
 }
 
-int acpi_put_tables(struct pmap *pmap, const struct boot_platform *pf, unsigned nr_cpus,
+int acpi_put_tables(struct pmap *pmap, const struct boot_platform *pf, unsigned nr_cpus, gpa_t base,
                     gpa_t *rsdp)
 {
-	struct area area = {.base = ACPI_START, .size = ACPI_END - ACPI_START};
+	struct area area = {.base = base, .size = ACPI_END - ACPI_START};
 	struct acpi_rsdp r = {.signature = "RSD PTR ", .revision = 2, .length = sizeof(r)};
 	u32 tables[3], facs, dsdt;
 	unsigned nr = 2;
@@ -439,8 +439,8 @@ int acpi_put_tables(struct pmap *pmap, const struct boot_platform *pf, unsigned 
 	r.extended_checksum = checksum(&r, sizeof(r));
 	memcpy(area.buf, &r, sizeof(r));
 
-	*rsdp = ACPI_START;
-	err = pmap_write(pmap, ACPI_START, area.buf, area.size);
+	*rsdp = base;
+	err = pmap_write(pmap, base, area.buf, area.size);
 	free(area.buf);
 	return err;
 }

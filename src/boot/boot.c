@@ -41,6 +41,7 @@ const struct boot_platform boot_platform_pc = {
 
 /* ELF files may be of two protocols; the one with the explicit header goes first. */
 static const struct boot_loader *const loaders[] = {
+	&firmware_loader,
 	&bzimage_loader,
 	&multiboot_loader,
 	&pvh_loader,
@@ -360,8 +361,8 @@ static void memmap_add(struct boot_memmap *map, gpa_t base, gpa_t end, u32 type)
 
 /* The map as PC firmware gives it: RAM ends at the EBDA and goes on at 1 MiB, whatever is between.
  */
-static void memmap_make(struct boot_memmap *map, const struct pmap *pmap,
-                        const struct boot_platform *pf)
+void boot_memmap_make(struct boot_memmap *map, const struct pmap *pmap,
+                      const struct boot_platform *pf)
 {
 	struct pmap_range range[PMAP_MAX_SLOTS];
 	unsigned nr = pmap_ranges(pmap, range, ARRAY_SIZE(range));
@@ -403,7 +404,7 @@ static int put_bios_data(struct pmap *pmap, const struct boot_platform *pf)
 		         BIOS_SEGMENT << 16 | ((i & 0xf8) == BOOT_PIC_MASTER  ? eoi_master
 		                               : (i & 0xf8) == BOOT_PIC_SLAVE ? eoi_slave
 		                                                              : BIOS_IRET));
-	put_le16(low + 0x400, 0x3f8);
+	put_le16(low + 0x400, BOOT_COM1);
 	put_le16(low + 0x40e, EBDA_START >> 4);
 	put_le16(low + 0x413, EBDA_START >> 10);
 	ebda[0] = sizeof(ebda) >> 10;
@@ -478,18 +479,20 @@ static int image_put(const struct boot_image *img, struct pmap *pmap, struct boo
 	int err;
 
 	memset(out, 0, sizeof(*out));
-	memmap_make(&map, pmap, &img->platform);
+	boot_memmap_make(&map, pmap, &img->platform);
+	out->protocol = img->loader->name;
+	if (img->firmware)
+		return img->loader->enter(img, pmap, &map, out);
 	err = segments_load(img, pmap, &map);
 	if (err)
 		return err;
 	out->kernel_start = img->segments.seg[0].gpa;
 	out->kernel_end = boot_segments_end(img);
-	out->protocol = img->loader->name;
 	out->rip = img->entry;
 	out->rflags = BIT(1);
 	out->initrd_size = img->initrd.size;
 
-	err = acpi_put_tables(pmap, &img->platform, img->nr_cpus, &out->rsdp);
+	err = acpi_put_tables(pmap, &img->platform, img->nr_cpus, ACPI_START, &out->rsdp);
 	if (!err)
 		err = put_bios_data(pmap, &img->platform);
 	if (!err)
@@ -513,7 +516,7 @@ static int image_put(const struct boot_image *img, struct pmap *pmap, struct boo
 
 int boot_image_load(struct boot_image *img, struct pmap *pmap, struct boot_state *out)
 {
-	int err = file_again(&img->kernel, "kernel");
+	int err = file_again(&img->kernel, img->firmware ? "firmware" : "kernel");
 
 	if (!err)
 		err = file_again(&img->initrd, "initrd");
@@ -561,7 +564,8 @@ int boot_image_from_memory(struct boot_image **out, const struct boot_config *cf
 
 	if (!img)
 		goto fail_host;
-	img->kernel.path = dup_owned(img, 0, cfg->kernel);
+	img->firmware = cfg->firmware;
+	img->kernel.path = dup_owned(img, 0, cfg->firmware ? cfg->firmware : cfg->kernel);
 	img->initrd.path = dup_owned(img, 1, cfg->initrd);
 	img->cmdline = dup_owned(img, 2, cfg->cmdline);
 	if (!img->kernel.path || !img->initrd.path || !img->cmdline)
@@ -603,7 +607,8 @@ fail:
 int boot_image_open(struct boot_image **out, const struct boot_config *cfg)
 {
 	struct boot_file kernel = {0}, initrd = {0};
-	int err = file_read("kernel", cfg->kernel, &kernel);
+	int err = file_read(cfg->firmware ? "firmware" : "kernel",
+	                    cfg->firmware ? cfg->firmware : cfg->kernel, &kernel);
 
 	if (!err && cfg->initrd)
 		err = file_read("initrd", cfg->initrd, &initrd);

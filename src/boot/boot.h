@@ -60,7 +60,8 @@ struct boot_platform {
 extern const struct boot_platform boot_platform_pc;
 
 struct boot_config {
-	const char *kernel;                   /* path */
+	const char *kernel;                   /* path; not used when there is firmware */
+	const char *firmware;                 /* path of a BIOS image, or NULL */
 	const char *initrd;                   /* path, or NULL */
 	const char *cmdline;                  /* or NULL */
 	unsigned nr_cpus;                     /* 1 to BOOT_MAX_CPUS; APIC ids 0 to nr_cpus - 1 */
@@ -70,6 +71,7 @@ struct boot_config {
 enum boot_mode {
 	BOOT_LONG64, /* 64-bit mode: flat segments, paging on with an identity map */
 	BOOT_PROT32, /* 32-bit protected mode: flat 4 GiB segments, paging off */
+	BOOT_REAL16, /* as after INIT, but for CS:IP */
 };
 
 /* The state of the first CPU; what is not named here is as after INIT, interrupts off. The other
@@ -103,6 +105,12 @@ int boot_image_from_memory(struct boot_image **out, const struct boot_config *cf
 /* Put kernel, initrd, command line and firmware tables into guest memory. 0 or -errno, logged:
  * -ENOSPC when the memory is too small. */
 int boot_image_load(struct boot_image *img, struct pmap *pmap, struct boot_state *out);
+
+/* What firmware reads from fw_cfg, given to `add` file by file; none without firmware. The image
+ * was loaded. 0 or what `add` returned. */
+int boot_firmware_files(const struct boot_image *img, const struct pmap *pmap,
+                        int (*add)(void *arg, const char *name, const void *data, u32 len),
+                        void *arg);
 
 void boot_image_close(struct boot_image *img);
 

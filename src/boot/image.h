@@ -23,6 +23,7 @@
 #include "boot/boot.h"
 #include "mem/pmap.h"
 
+#define BOOT_COM1         0x3f8
 #define BDA_END           0x500u
 #define BOOT_TABLES       0x80000u
 #define BOOT_PAGE_TABLES  0x80000u
@@ -83,6 +84,7 @@ struct boot_loader;
 struct boot_image {
 	const struct boot_loader *loader;
 	struct boot_file kernel, initrd; /* initrd.data is NULL when there is none */
+	bool firmware;                   /* `kernel` is a BIOS image */
 	char *cmdline;
 	unsigned nr_cpus;
 	struct boot_platform platform;
@@ -125,6 +127,11 @@ struct boot_loader {
 extern const struct boot_loader bzimage_loader;
 extern const struct boot_loader pvh_loader;
 extern const struct boot_loader multiboot_loader;
+extern const struct boot_loader firmware_loader;
+
+/* Memory as firmware tells it to a kernel. */
+void boot_memmap_make(struct boot_memmap *map, const struct pmap *pmap,
+                      const struct boot_platform *pf);
 
 /* Add a segment; empty ones are dropped. 0, or -EINVAL (logged): outside the file, more in the file
  * than in memory, address overflow, too many. */

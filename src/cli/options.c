@@ -333,6 +333,9 @@ static int set_help(struct options *o, const struct option_def *d, const char *a
 static const struct option_def option_table[] = {
 	OPTION("--kernel", NULL, "FILE", "bzImage, ELF vmlinux (PVH) or multiboot kernel", set_path,
                OFF(kernel), "/boot/vmlinuz"),
+	OPTION("--firmware", NULL, "FILE",
+               "BIOS image in place of a kernel: a file, or a name in /usr/share/seabios", set_path,
+               OFF(firmware), "bios-256k.bin"),
 	OPTION("--initrd", NULL, "FILE", "initial RAM disk", set_path, OFF(initrd),
                "initramfs.cpio"),
 	OPTION("--cmdline", NULL, "TEXT", "kernel command line (default: console=ttyS0)",
@@ -558,6 +561,12 @@ static int parse_run(struct options *o, int argc, char **argv)
 			return VM_EXIT_USAGE;
 		if (o->command != CMD_RUN)
 			return 0;
+	}
+	if (o->firmware && (o->kernel || o->initrd || o->cmdline)) {
+		log_error("--firmware starts what it finds on a disk: it takes no --kernel, "
+		          "--initrd or "
+		          "--cmdline; leave out one side");
+		return VM_EXIT_USAGE;
 	}
 	if (o->quiet && o->verbose) {
 		log_error("--quiet and --verbose exclude each other; give one of them");

@@ -18,8 +18,8 @@ struct options {
 	const char *help_topic; /* CMD_HELP: NULL is the overview */
 
 	const char *name;
-	bool named; /* by the user */
-	const char *kernel, *initrd, *cmdline; /* NULL: not given */
+	bool named;                                       /* by the user */
+	const char *kernel, *initrd, *cmdline, *firmware; /* NULL: not given */
 	u64 ram_size;
 	unsigned nr_vcpus;
 	const char *engine; /* "auto" or an engine's name, known but perhaps not built */

@@ -35,6 +35,7 @@ struct run {
 	int signal_fd;
 	struct net_config net[NET_MAX_NICS];
 	char kernel[PATH_LEN], initrd[PATH_LEN]; /* of the guest found without --kernel */
+	char firmware[PATH_LEN];                 /* found by its name */
 };
 
 /* ---- the guest that `make run` fetched ---- */
@@ -45,6 +46,18 @@ static bool guest_in(struct run *r, const char *dir)
 	int m = snprintf(r->initrd, PATH_LEN, "%s/initramfs.cpio", dir);
 
 	return n < PATH_LEN && m < PATH_LEN && !access(r->kernel, R_OK) && !access(r->initrd, R_OK);
+}
+
+/* A name without a slash that is no file here is one of SeaBIOS's. */
+static void firmware_find(struct run *r)
+{
+	const char *name = r->o->firmware;
+
+	r->cfg.firmware = name;
+	if (!strchr(name, '/') && access(name, F_OK) &&
+	    snprintf(r->firmware, PATH_LEN, "/usr/share/seabios/%s", name) < PATH_LEN &&
+	    !access(r->firmware, F_OK))
+		r->cfg.firmware = r->firmware;
 }
 
 /* Beside the program itself (build/ringer: build/guest), then where one stands. */
@@ -379,7 +392,9 @@ int run_vm(const struct options *o)
 
 	log_set_level(o->quiet ? LOG_WARN : o->verbose ? LOG_DEBUG : LOG_INFO);
 	config_from_options(&r.cfg, o);
-	if (!r.cfg.kernel) {
+	if (o->firmware) {
+		firmware_find(&r);
+	} else if (!r.cfg.kernel) {
 		code = guest_find(&r);
 		if (code)
 			return code;

@@ -2,8 +2,9 @@
 /* The host bridge: configuration space by ports 0xcf8/0xcfc (PCI Local Bus 3.0, section 3.2.2.3.2)
  * and by ECAM (PCI Express Base 5.0, section 7.2.2), BARs, interrupt pins.
  *
- * One bus, devices with one function each. The bridge calls itself an Intel 82G33 (Q35), which
- * firmware and kernels know.
+ * One bus, devices with one function each. The bridge has the identity of QEMU's generic
+ * PCI Express host bridge, which promises no registers beyond the standard ones: a chipset that
+ * firmware knows is asked for shadow RAM, SMM and a place for ECAM.
  *
  * A BAR that the guest puts over another region is not seen until that place is free: which of two
  * devices answers on a real bus is not defined either. RAM wins over every BAR, since it is no
@@ -19,8 +20,8 @@
 #define ADDRESS_ENABLE BIT(31)
 #define ECAM_LEN       (256 * MiB)
 
-#define INTEL_VENDOR_ID   0x8086
-#define INTEL_Q35_MCH     0x29c0
+#define REDHAT_VENDOR_ID  0x1b36
+#define GENERIC_BRIDGE    0x0008
 #define CLASS_BRIDGE_HOST 0x060000
 
 struct pci_host {
@@ -503,8 +504,8 @@ static int attach_regions(struct pci_host *h)
 int pci_host_create(struct pci_host **out, const struct dev_env *env,
                     const struct pci_host_config *cfg)
 {
-	const struct pci_id id = {.vendor = INTEL_VENDOR_ID,
-	                          .device = INTEL_Q35_MCH,
+	const struct pci_id id = {.vendor = REDHAT_VENDOR_ID,
+	                          .device = GENERIC_BRIDGE,
 	                          .class_code = CLASS_BRIDGE_HOST};
 	struct pci_host *h = calloc(1, sizeof(*h));
 	int err;

@@ -30,12 +30,13 @@ struct vm_device {
 #define VM_MAX_DEVICES 31 /* PCI slots */
 
 struct vm_config {
-	const char *name;    /* for messages; never NULL */
-	const char *kernel;  /* path; never NULL */
-	const char *initrd;  /* path or NULL */
-	const char *cmdline; /* never NULL, may be "" */
-	u64 ram_size;        /* bytes, a multiple of 2 MiB */
-	unsigned nr_vcpus;   /* 1 .. VM_MAX_VCPUS */
+	const char *name;     /* for messages; never NULL */
+	const char *kernel;   /* path; NULL with firmware */
+	const char *firmware; /* path of a BIOS image, or NULL */
+	const char *initrd;   /* path or NULL */
+	const char *cmdline;  /* never NULL, may be "" */
+	u64 ram_size;         /* bytes, a multiple of 2 MiB */
+	unsigned nr_vcpus;    /* 1 .. VM_MAX_VCPUS */
 	const struct engine_ops *engine;
 
 	enum console_kind console;           /* what COM1 is connected to */

@@ -111,6 +111,12 @@ static void apply_boot_state(struct x86_cpu *c, void *arg)
 	u32 code = SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_A | SEG_G;
 	u32 data = SEG_P | SEG_S | SEG_RW | SEG_A | SEG_G | SEG_DB;
 
+	if (b->mode == BOOT_REAL16) {
+		c->seg[CS].sel = b->cs;
+		c->seg[CS].base = (u64)b->cs << 4;
+		c->rip = b->rip;
+		return;
+	}
 	c->gpr[RAX] = b->rax;
 	c->gpr[RBX] = b->rbx;
 	c->gpr[RSI] = b->rsi;
@@ -133,9 +139,11 @@ static void apply_boot_state(struct x86_cpu *c, void *arg)
 	mmu_flush_all(c);
 }
 
-/* The interrupt controllers as a BIOS hands them over. */
+/* The interrupt controllers as a BIOS hands them over, if there is none to do it. */
 static void firmware_interrupts(struct pc *pc)
 {
+	if (pc->boot.mode == BOOT_REAL16)
+		return;
 	pic_firmware_init(pc->pic);
 	lapic_virtual_wire(pc->bsp_lapic);
 }
@@ -280,6 +288,11 @@ static void platform_init(struct boot_platform *p)
 	};
 }
 
+static int firmware_file(void *fw, const char *name, const void *data, u32 len)
+{
+	return fwcfg_add_file(fw, name, data, len);
+}
+
 static int create_devices(struct pc *pc, const struct vm_config *cfg, const struct dev_env *env)
 {
 	const struct boot_platform *plat = &pc->platform;
@@ -310,6 +323,8 @@ static int create_devices(struct pc *pc, const struct vm_config *cfg, const stru
 		err = i8042_create(&kbc, env, &kbc_cfg);
 	if (!err)
 		err = fwcfg_create(&fw, env, &fw_cfg);
+	if (!err)
+		err = boot_firmware_files(pc->image, vm->pmap, firmware_file, fw);
 	if (!err)
 		err = port80_create(&post, env, &post_cfg);
 	if (!err)
@@ -352,6 +367,7 @@ int pc_create(struct vm *vm, const struct vm_config *cfg)
 {
 	struct pc *pc = calloc(1, sizeof(*pc));
 	const struct boot_config boot = {.kernel = cfg->kernel,
+	                                 .firmware = cfg->firmware,
 	                                 .initrd = cfg->initrd,
 	                                 .cmdline = cfg->cmdline,
 	                                 .nr_cpus = cfg->nr_vcpus,

@@ -51,7 +51,7 @@ static void make(struct tables *t, unsigned nr_cpus, const struct boot_platform 
 	assert_int_equal(pmap_create(&t->pmap, 2 * MiB), 0);
 	memset(t->pmap->hva, 0xa5, 0xa0000);
 	memset(t->pmap->hva + 0xc0000, 0xa5, 0x40000);
-	assert_int_equal(acpi_put_tables(t->pmap, pf, nr_cpus, &t->rsdp), 0);
+	assert_int_equal(acpi_put_tables(t->pmap, pf, nr_cpus, 0xf0000, &t->rsdp), 0);
 
 	/* 5.2.5.1: on a 16-byte boundary between 0xe0000 and 0x100000. */
 	for (gpa_t gpa = 0xe0000; gpa < 0x100000 && !found; gpa += 16)
