@@ -87,6 +87,7 @@ enum {
 #define BT_SITES     4096u /* of each class */
 #define BT_SITE_LOG  8192u
 #define BT_NR_SAVE   8
+#define BT_LOOP_PTRS 16
 #define BT_JC_LOG    2048u
 #define BT_VHASH     4096u
 #define BT_RSTACK    (256 * KiB)
@@ -124,15 +125,12 @@ struct bt_cpu {
 	u64 save[BT_NR_SAVE]; /* scratch of one guest instruction's code */
 	u32 source;           /* the latest indirect branch or return: BT_SOURCE(), or BT_NONE */
 	u64 flags;            /* flags kept over a check: LAHF/SETO image in AX */
-	u64 group[16];        /* addends of the merged checks of the running block */
-	struct bt_loop {      /* merged checks of the running loop (group.c) */
-		s64 limit;    /* the key register is below: the check holds */
-		u64 addend;
-	} loop[16];
-	u64 host_sp;      /* C stack while translated code runs */
-	u64 ret_sp;       /* return stack while C code runs */
-	u64 ret_top;      /* its empty position */
-	uintptr_t target; /* where STUB_HELPER goes on after a transfer */
+	s64 loop_limit;       /* of the running loop (group.c): its key is below: its checks hold */
+	u64 loop_ptr[BT_LOOP_PTRS]; /* host pointers of its checks */
+	u64 host_sp;                /* C stack while translated code runs */
+	u64 ret_sp;                 /* return stack while C code runs */
+	u64 ret_top;                /* its empty position */
+	uintptr_t target;           /* where STUB_HELPER goes on after a transfer */
 	/* The stubs' and run loop's. */
 	struct x86_cpu *c;
 	struct bt_vm *vm;

@@ -206,6 +206,7 @@ static void emit_copy(struct xlate *x, unsigned n)
 		m.mem = ENC_MEM_BASE;
 		m.base = ref.base;
 		m.index = ref.index;
+		m.scale = ref.scale;
 		m.disp = ref.disp;
 	}
 	place_lodgers(x, &lodge, g->mem >= 0 ? ref.spare : -1);
@@ -225,6 +226,7 @@ static void emit_copy(struct xlate *x, unsigned n)
 	if (!len) {
 		/* The encoder refuses what it cannot prove: the reference does it. */
 		emit_helper(x, g, BT_H_INTERP, 0);
+		emit_pins(x);
 		return;
 	}
 	x->a.p += len;
@@ -291,7 +293,7 @@ static void emit_push(struct xlate *x, unsigned n)
 	if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
 		emit_check_operand(x, n, false, &ref);
 		as_mem(&x->a, x->code64, 0x8b, BT_T0, ref.base, ref.index == 0xff ? -1 : ref.index,
-		       0, ref.disp);
+		       ref.scale, ref.disp);
 		as_st_gs(&x->a, BT_GS(save[0]), BT_T0);
 		held_drop(x, BT_T0);
 	}

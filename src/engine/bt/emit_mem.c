@@ -34,6 +34,22 @@ static int log2_scale(unsigned s)
 	return s == 8 ? 3 : s == 4 ? 2 : s == 2 ? 1 : 0;
 }
 
+/* Does it name a register without a home as an operand? */
+static bool has_lodgers(const struct gi *g)
+{
+	for (unsigned k = 0; k < g->i.operand_count; k++) {
+		const ZydisDecodedOperand *o = &g->o[k];
+		ZydisRegisterClass cls = ZydisRegisterGetClass(o->reg.value);
+
+		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    (cls == ZYDIS_REGCLASS_GPR8 || cls == ZYDIS_REGCLASS_GPR16 ||
+		     cls == ZYDIS_REGCLASS_GPR32 || cls == ZYDIS_REGCLASS_GPR64) &&
+		    reg_id(o->reg.value) < 16 && bt_home(reg_id(o->reg.value)) < 0)
+			return true;
+	}
+	return false;
+}
+
 static bool has_segbase(const ZydisDecodedOperand *o)
 {
 	return o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS;
@@ -193,13 +209,26 @@ static void finish_a(struct xlate *x, unsigned n, int base, s32 disp, unsigned s
 	*out = (struct mem_ref){.base = (u8)base, .index = BT_T1, .disp = disp, .spare = BT_T0};
 }
 
-/* %gs-offset of a group's addend. */
-static s32 group_addend(const struct group *q)
+/* %gs-offset of a group's addend, or of a loop's pointer. */
+static s32 group_pointer(const struct group *q)
 {
-	if (q->key >= 0)
-		return BT_GS(loop) + (s32)(q->slot * sizeof(struct bt_loop)) +
-		       (s32)offsetof(struct bt_loop, addend);
-	return BT_GS(group) + 8 * q->slot;
+	/* Nobody else fills the slot while the stretch runs. */
+	return q->loop ? BT_GS(loop_ptr) + 8 * q->slot
+	               : q->site + (s32)offsetof(struct bt_site, addend);
+}
+
+/* The scratch register that has the group's pointer. */
+static int load_pointer(struct xlate *x, unsigned i)
+{
+	if (x->pin[0] == (int)i)
+		return BT_T0;
+	if (x->pin[1] == (int)i)
+		return BT_T1;
+	if (x->t1_group != (int)i)
+		as_ld_gs(&x->a, BT_T1, group_pointer(&x->groups[i]));
+	x->t1_group = (int)i;
+	held_drop(x, BT_T1);
+	return BT_T1;
 }
 
 /* An access that its group's check covers. */
@@ -207,29 +236,29 @@ static void use_group(struct xlate *x, unsigned i, unsigned reg, int index, s32 
                       struct mem_ref *out)
 {
 	const struct group *q = &x->groups[i];
-	int base = bt_home(reg);
+	int base = bt_home(reg), ptr = load_pointer(x, i);
 
-	if (x->t1_group != (int)i)
-		as_ld_gs(&x->a, BT_T1, group_addend(q));
-	x->t1_group = (int)i;
-	held_drop(x, BT_T1);
-	*out = (struct mem_ref){.index = BT_T1, .disp = disp, .spare = BT_T0};
-	if (index >= 0) {
-		as_lea(&x->a, true, BT_T0, BT_T1, bt_home((unsigned)index), q->scale, 0);
+	*out = (struct mem_ref){.base = (u8)base, .index = (u8)ptr, .disp = disp, .spare = BT_T0};
+	if (x->pin[0] >= 0)
+		out->spare = -1;
+	if (q->loop && q->form == LOOP_BASE && index >= 0) {
+		out->base = (u8)ptr;
+		out->index = (u8)bt_home((unsigned)index);
+		out->scale = q->scale;
+		return;
+	}
+	if (index >= 0 && !(q->loop && q->form == LOOP_INDEX)) {
+		as_lea(&x->a, true, BT_T0, ptr, bt_home((unsigned)index), q->scale, 0);
 		held_drop(x, BT_T0);
 		out->index = BT_T0;
 		out->spare = BT_T1;
-		if (base < 0) {
-			base = BT_T1;
-			held_load(x, base, reg);
-			out->spare = -1;
-		}
-	} else if (base < 0) {
-		base = BT_T0;
+	}
+	if (base < 0) {
+		base = out->spare;
 		held_load(x, base, reg);
+		out->base = (u8)base;
 		out->spare = -1;
 	}
-	out->base = (u8)base;
 }
 
 /* An operand at a constant distance from the code, not over two pages: only the page is compared.
@@ -342,7 +371,7 @@ void emit_check_stack(struct xlate *x, unsigned n, int reg, s32 disp, unsigned s
 /* The comparison with the site's page; the addend into BT_T1. BT_T0: the range's offset in it. */
 static void emit_group_compare(struct xlate *x, unsigned i, unsigned n, bool saved)
 {
-	const struct group *q = &x->groups[i];
+	struct group *q = &x->groups[i];
 	s32 site = new_site(x, q->write ? x->cls_w : x->cls_r);
 	int base = bt_home(q->at_reg);
 	u32 retry = as_here(&x->a);
@@ -352,6 +381,7 @@ static void emit_group_compare(struct xlate *x, unsigned i, unsigned n, bool sav
 		base = BT_T0;
 		as_ld_gs(&x->a, base, BT_GS_GPR(q->at_reg));
 	}
+	q->site = site;
 	as_lea(&x->a, true, BT_T0, base, q->index < 0 ? -1 : bt_home((unsigned)q->index), q->scale,
 	       q->lo - q->at_delta);
 	as_sub_gs(&x->a, BT_T0, site);
@@ -367,94 +397,158 @@ static void emit_group_compare(struct xlate *x, unsigned i, unsigned n, bool sav
 	as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
 }
 
-static void emit_loop_check(struct xlate *x, unsigned i, unsigned n, bool saved)
-{
-	const struct group *q = &x->groups[i];
-	int key = bt_home((unsigned)q->key);
-	struct cold *k;
-
-	if (key < 0) {
-		key = BT_T0;
-		as_ld_gs(&x->a, key, BT_GS_GPR(q->key));
-	}
-	as_gs(&x->a, true, 0x3b, key, BT_GS(loop) + (s32)(q->slot * sizeof(struct bt_loop)));
-	k = cold_add(x, COLD_LOOP);
-	k->from = as_jcc(&x->a, 13, 0); /* jge */
-	k->insn = (u16)n;
-	k->group = (u16)i;
-	k->saved = saved;
-	k->back = as_here(&x->a);
-	x->t1_group = -1;
-}
-
 void emit_group_check(struct xlate *x, unsigned i, unsigned n)
 {
-	const struct group *q = &x->groups[i];
 	bool live = x->gi[n].live;
 
 	held_clear(x);
 	if (live)
 		emit_flags_save(x);
-	if (q->key >= 0) {
-		emit_loop_check(x, i, n, live);
-		if (live)
-			emit_flags_restore(x, BT_T0);
-		return;
-	}
 	emit_group_compare(x, i, n, live);
 	if (live)
 		emit_flags_restore(x, BT_T0);
-	as_st_gs(&x->a, BT_GS(group) + 8 * q->slot, BT_T1);
 	x->t1_group = (int)i;
 }
 
-void emit_loop_begin(struct xlate *x, unsigned n)
-{
-	unsigned slots = 0;
+/* ---- checks in front of a loop (group.c) ---- */
 
-	as_mov_i64(&x->a, BT_T0, 1ull << 63);
+/* By how much the key may grow before the range leaves its page: the room behind it, in BT_T0, as
+ * that of the key; then the limit. */
+static void emit_limit(struct xlate *x, const struct group *q, int key, bool first)
+{
+	struct bt_asm *a = &x->a;
+	u32 less;
+
+	as_rr(a, true, 0xf7, 2, BT_T0); /* not */
+	as_alu_i(a, true, 0, BT_T0, (s32)PAGE_SIZE - (q->hi - q->lo) + 1);
+	if (q->shift) {
+		as_rr(a, true, 0xc1, q->shift > 0 ? 5 : 4, BT_T0); /* shr, shl */
+		as_1(a, q->shift > 0 ? (unsigned)q->shift : (unsigned)-q->shift);
+	}
+	as_lea(a, true, BT_T0, BT_T0, key, 0, 1);
+	if (first) {
+		as_st_gs(a, BT_GS(loop_limit), BT_T0);
+		return;
+	}
+	as_gs(a, true, 0x3b, BT_T0, BT_GS(loop_limit));
+	less = as_jcc(a, 13, 0); /* jge */
+	as_st_gs(a, BT_GS(loop_limit), BT_T0);
+	as_patch(a, less, as_here(a));
+}
+
+/* A key near the highest number, to which no limit can be added: to the variant. */
+static void emit_key_check(struct xlate *x, unsigned n, int key)
+{
+	u32 e = new_exit(x, x->gi[n].off);
+
+	x->bt->exits[e].mode = x->mode | BTM_SINGLE;
+	as_mov(&x->a, BT_T1, key);
+	as_rr(&x->a, true, 0xc1, 5, BT_T1); /* shr */
+	as_1(&x->a, 62);
+	as_cmp_i(&x->a, BT_T1, 1);
+	emit_exit_insn(x, e, 4);
+}
+
+/* What the loop's form adds to the addend in BT_T1. */
+static void emit_loop_pointer(struct xlate *x, const struct group *q)
+{
+	int base = bt_home(q->reg);
+
+	if (q->form == LOOP_BASE && base < 0)
+		as_add_gs(&x->a, BT_T1, BT_GS_GPR(q->reg));
+	else if (q->form == LOOP_BASE)
+		as_lea(&x->a, true, BT_T1, BT_T1, base, 0, 0);
+	else if (q->form == LOOP_INDEX)
+		as_lea(&x->a, true, BT_T1, BT_T1, bt_home((unsigned)q->index), q->scale, 0);
+	as_st_gs(&x->a, group_pointer(q), BT_T1);
+}
+
+/* Does the instruction leave the scratch registers alone, with pointers in them? */
+static bool leaves_scratch(const struct xlate *x, const struct gi *g)
+{
+	const struct group *q = g->group_mem < 0 ? NULL : &x->groups[g->group_mem];
+	const ZydisDecodedOperand *o = g->kind == GI_LEA ? &g->o[1]
+	                               : g->mem < 0      ? NULL
+	                                                 : &g->o[g->mem];
+
+	if (g->kind == GI_NOP || g->kind == GI_JCC || g->kind == GI_JMP)
+		return true;
+	if ((g->kind != GI_COPY && g->kind != GI_LEA) || has_lodgers(g) || g->info.x87_record ||
+	    g->info.x87_ldcw)
+		return false;
+	if (g->kind == GI_LEA)
+		return g->i.operand_width == 64 && g->i.address_width == 64 &&
+		       o->mem.base != ZYDIS_REGISTER_NONE &&
+		       (o->mem.base == ZYDIS_REGISTER_RIP || bt_home(reg_id(o->mem.base)) >= 0) &&
+		       (o->mem.index == ZYDIS_REGISTER_NONE || bt_home(reg_id(o->mem.index)) >= 0);
+	if (!o)
+		return true;
+	return q && q->loop && (o->mem.index == ZYDIS_REGISTER_NONE || q->form != LOOP_ADDEND) &&
+	       (q->form == LOOP_BASE || bt_home(reg_id(o->mem.base)) >= 0);
+}
+
+/* Pointers that stay in the scratch registers while the loop runs; of more than two groups, one. */
+static void choose_pins(struct xlate *x, unsigned n)
+{
+	unsigned nr = 0;
+
+	for (int i = (int)n; i <= x->gi[n].loop_end; i++)
+		if (!leaves_scratch(x, &x->gi[i]))
+			return;
+	for (unsigned i = 0; i < x->nr_groups; i++) {
+		if (!x->groups[i].loop || x->groups[i].at != n)
+			continue;
+		if (nr < 2)
+			x->pin[nr] = (s8)i;
+		nr++;
+	}
+	if (nr > 2)
+		x->pin[1] = -1;
+}
+
+void emit_pins(struct xlate *x)
+{
+	for (int t = 0; t < 2; t++)
+		if (x->pin[t] >= 0)
+			as_ld_gs(&x->a, BT_T0 + t, group_pointer(&x->groups[x->pin[t]]));
+}
+
+/* Must the key be looked at? One that an address is made of by a constant alone has passed the
+ * check of that address. */
+static bool key_is_number(const struct xlate *x, unsigned n)
+{
 	for (unsigned i = 0; i < x->nr_groups; i++) {
 		const struct group *q = &x->groups[i];
 
-		if (q->key >= 0 && q->first >= n && (int)q->first <= x->gi[n].loop_end)
-			as_st_gs(&x->a, BT_GS(loop) + (s32)(slots++ * sizeof(struct bt_loop)),
-			         BT_T0);
+		if (q->loop && q->at == n && q->grows && q->index < 0 &&
+		    q->reg == x->gi[n].loop_key)
+			return false;
 	}
+	return true;
 }
 
-/* The key has reached the limit: check, and set the next one. */
-void emit_cold_loop(struct xlate *x, const struct cold *k)
+void emit_loop_setup(struct xlate *x, unsigned n)
 {
-	const struct group *q = &x->groups[k->group];
-	s32 slot = BT_GS(loop) + (s32)(q->slot * sizeof(struct bt_loop));
-	bool by_index = q->key == q->index;
-	int key = bt_home((unsigned)q->key);
-	u32 fits;
+	int key = x->gi[n].loop_key < 0 ? -1 : bt_home((unsigned)x->gi[n].loop_key);
+	bool first = true;
 
-	as_patch(&x->a, k->from, as_here(&x->a));
-	emit_group_compare(x, k->group, k->insn, k->saved);
-	as_st_gs(&x->a, group_addend(q), BT_T1);
-	/* The key may grow by the room that is left behind the range. */
-	as_rr(&x->a, true, 0xf7, 2, BT_T0); /* not */
-	as_alu_i(&x->a, true, 0, BT_T0, (s32)PAGE_SIZE - (q->hi - q->lo) + 1);
-	if (by_index && q->scale) {
-		as_rr(&x->a, true, 0xc1, 5, BT_T0); /* shr */
-		as_1(&x->a, q->scale);
+	held_clear(x);
+	if (key >= 0 && key_is_number(x, n))
+		emit_key_check(x, n, key);
+	for (unsigned i = 0; i < x->nr_groups; i++) {
+		const struct group *q = &x->groups[i];
+
+		if (!q->loop || q->at != n)
+			continue;
+		emit_group_compare(x, i, n, false);
+		emit_loop_pointer(x, q);
+		if (q->grows)
+			emit_limit(x, q, key, first);
+		first &= !q->grows;
 	}
-	if (key < 0) {
-		key = BT_T1;
-		as_ld_gs(&x->a, key, BT_GS_GPR(q->key));
-	}
-	as_lea(&x->a, true, BT_T0, BT_T0, key, 0, 1);
-	as_mov(&x->a, BT_T1, BT_T0);
-	as_rr(&x->a, true, 0xc1, 5, BT_T1);
-	as_1(&x->a, 62);
-	as_cmp_i(&x->a, BT_T1, 1); /* close to the highest number */
-	fits = as_jcc(&x->a, 5, 0);
-	as_mov_i64(&x->a, BT_T0, 1ull << 63);
-	as_patch(&x->a, fits, as_here(&x->a));
-	as_st_gs(&x->a, slot, BT_T0);
-	as_jmp(&x->a, k->back);
+	x->t1_group = -1;
+	choose_pins(x, n);
+	emit_pins(x);
 }
 
 /* The range crosses its page, or the page isn't in the TLB with the right: the variant. */

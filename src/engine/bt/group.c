@@ -4,26 +4,26 @@
  * Within a stretch without labels, calls and helpers, accesses through one value of a register at
  * different constant distances (a structure's fields, a stack frame, a series of pushes) lie on one
  * page almost always. They make a group: one check of the whole range in front of the first access,
- * or earlier, where flags are dead; its addend is kept in bt->group[] for all of them. When the
+ * or earlier, where flags are dead; its slot has the addend for all of them. When the
  * range is not on one page, or may not be accessed so as a whole, control goes on in the
  * BTM_SINGLE variant, where each access has its own check; so groups change no result.
  *
  * Registers are tracked as value + distance: PUSH, ADD of an immediate, LEA, MOV move a value or
  * copy it.
  *
- * Loops: when a stretch is the whole body of a loop, and the registers of a group only grow by
- * constants from round to round (one of them, the key, at most), a check that has succeeded holds
- * until the key reaches a limit, where the page ends. So each round compares the key with
- * bt->loop[].limit instead. Whoever enters the loop from elsewhere makes the limit the lowest
- * number, for which nothing holds. Keys are compared with sign, since indexes count from below zero
- * too; a limit that a key could jump over by wrapping around is not kept: each round passes each
- * check, and grows by LOOP_STEP at most. */
+ * Loops: when a stretch is the whole body of a loop, and the address of a group only grows by a
+ * constant from round to round, or stays, its check is made in front of the loop, and tells for how
+ * many rounds it holds. The loop's limit is the smallest of these, as a value that a register which
+ * grows, the key, must stay below: one comparison a round for all groups. When the key has reached
+ * it, the checks are made again. Keys are compared with sign, since indexes count from below zero
+ * too; one that is so great that its limit could wrap around sends control to the variant. A limit
+ * is at most a page away, so such loops look at attn when they reach it, and not in each round. */
 #include "engine/bt/xlate.h"
 
 #include <string.h>
 
 #define MAX_SPAN  512
-#define LOOP_STEP (1 << 20)
+#define LOOP_STEP 4096
 
 struct track {
 	u32 value;
@@ -151,6 +151,8 @@ static void place(struct grouping *s, struct open_group *o)
 	}
 }
 
+/* ---- loops ---- */
+
 /* By how much a register grows from round to round; -1: not by a constant. */
 static s32 step_of(const struct grouping *s, unsigned reg, u32 value)
 {
@@ -162,37 +164,80 @@ static s32 step_of(const struct grouping *s, unsigned reg, u32 value)
 	               : -1;
 }
 
-/* The register that may grow in the loop that the stretch is, or -1: there is none such. */
-static int loop_key(const struct grouping *s, const struct open_group *o)
+/* Does no instruction of the loop, n of them, write to the register? */
+static bool untouched(const struct grouping *s, unsigned n, unsigned reg)
 {
-	s32 base = step_of(s, o->g.reg, o->value), index = 0;
+	const struct track *first = &s->before[0][reg];
+
+	for (unsigned i = 1; i < n; i++)
+		if (s->before[i][reg].value != first->value ||
+		    s->before[i][reg].delta != first->delta)
+			return false;
+	return s->reg[reg].value == first->value && s->reg[reg].delta == first->delta;
+}
+
+/* By which power of 2 `step` is greater than the key's; false: by none. */
+static bool ratio(u32 step, u32 key_step, s8 *shift)
+{
+	for (*shift = -3; *shift <= 12; ++*shift)
+		if (*shift < 0 ? step << -*shift == key_step : step == key_step << *shift)
+			return true;
+	return false;
+}
+
+/* A group of the loop that ends before `next`: can its check be made in front? Chooses the key
+ * when there is none yet. */
+static bool in_front(struct grouping *s, struct open_group *o, unsigned next, int *key,
+                     u32 *key_step)
+{
+	struct group *g = &o->g;
+	s32 base = step_of(s, g->reg, o->value), index = 0;
+	u32 step;
 
 	if (o->index)
-		index = step_of(s, (unsigned)o->g.index, o->index);
-	if (base < 0 || index < 0 || (base && index))
-		return -1;
-	return index ? o->g.index : o->g.reg;
+		index = step_of(s, (unsigned)g->index, o->index);
+	if (base < 0 || index < 0 || (base && index) || !delta_at(s, o, s->start, &g->at_delta))
+		return false;
+	step = (u32)(base ? base : index << g->scale);
+	if (step && *key < 0) {
+		if (bt_home(base ? g->reg : (unsigned)g->index) < 0)
+			return false;
+		*key = base ? g->reg : g->index;
+		*key_step = (u32)(base ? base : index);
+	}
+	g->grows = step;
+	if (step && !ratio(step, *key_step, &g->shift))
+		return false;
+	g->at = (u16)s->start;
+	g->at_reg = g->reg;
+	g->form = LOOP_ADDEND;
+	if (o->index && untouched(s, next - s->start, g->reg))
+		g->form = LOOP_BASE;
+	else if (o->index && untouched(s, next - s->start, (unsigned)g->index))
+		g->form = LOOP_INDEX;
+	return true;
 }
 
 static void close_stretch(struct grouping *s, unsigned next, bool loop)
 {
 	struct xlate *x = s->x;
-	unsigned slots = 0, loops = 0;
+	unsigned loops = 0;
+	u32 key_step = 0;
+	int key = -1;
 
 	for (unsigned i = 0; i < s->nr; i++) {
 		struct open_group *o = &s->open[i];
 
-		place(s, o);
-		o->g.key = loop && loops < ARRAY_SIZE(((struct bt_cpu *)0)->loop)
-		                   ? (s8)loop_key(s, o)
-		                   : -1;
+		o->g.loop = loop && loops < BT_LOOP_PTRS && in_front(s, o, next, &key, &key_step);
+		if (!o->g.loop)
+			place(s, o);
 		/* One access alone gains only if its flags are saved otherwise. */
-		if ((o->count < 2 && o->g.key < 0 &&
+		if ((o->count < 2 && !o->g.loop &&
 		     !(x->gi[o->g.first].live && o->g.at != o->g.first)) ||
-		    (o->g.key < 0 && slots == ARRAY_SIZE(((struct bt_cpu *)0)->group)) ||
 		    x->nr_groups == ARRAY_SIZE(x->groups))
 			continue;
-		o->g.slot = (u8)(o->g.key < 0 ? slots++ : loops++);
+		if (o->g.loop)
+			o->g.slot = (u8)loops++;
 		for (unsigned m = 0; m < o->count; m++) {
 			struct gi *g = &x->gi[o->members[m] >> 1];
 
@@ -203,8 +248,10 @@ static void close_stretch(struct grouping *s, unsigned next, bool loop)
 		}
 		x->groups[x->nr_groups++] = o->g;
 	}
-	if (loops)
+	if (loops) {
 		x->gi[s->start].loop_end = (int)next - 1;
+		x->gi[s->start].loop_key = (s8)key;
+	}
 	s->nr = 0;
 	s->start = next;
 	for (unsigned r = 0; r < 16; r++)
@@ -363,7 +410,7 @@ static bool ends_loop(const struct grouping *s, unsigned n)
 {
 	const struct gi *g = &s->x->gi[n], *head = &s->x->gi[s->start];
 
-	return g->inner == (int)s->start && head->label && head->nr_back == 1 &&
+	return g->inner == (int)s->start && head->label && head->nr_back == 1 && !head->live &&
 	       (g->kind == GI_JCC || g->kind == GI_JMP || g->kind == GI_JRCXZ);
 }
 

@@ -275,7 +275,7 @@ static void emit_target(struct xlate *x, unsigned n)
 	if (g->mem >= 0) {
 		emit_check_operand(x, n, false, &ref);
 		as_mem(&x->a, x->code64, 0x8b, BT_T0, ref.base, ref.index == 0xff ? -1 : ref.index,
-		       0, ref.disp);
+		       ref.scale, ref.disp);
 		return;
 	}
 	r = (unsigned)ZydisRegisterGetId(
@@ -423,8 +423,10 @@ static void emit_cold(struct xlate *x)
 		case COLD_GROUP:
 			emit_cold_group(x, k);
 			break;
-		case COLD_LOOP:
-			emit_cold_loop(x, k);
+		case COLD_ROUND:
+			as_patch(a, k->from, as_here(a));
+			emit_poll(x, new_exit(x, x->gi[k->insn].off), false);
+			as_jmp(a, x->gi[k->insn].setup);
 			break;
 		case COLD_HELPER:
 			emit_cold_helper(x, k);
@@ -466,16 +468,24 @@ static bool falls_through(const struct gi *g)
 	       g->kind != GI_STAC;
 }
 
-/* Who comes from elsewhere has polled, and the loop's checks don't hold; a round polls. */
+/* Who comes from elsewhere has polled. A round polls, unless there is a limit to what it may do
+ * without. */
 static void emit_loop_head(struct xlate *x, unsigned n)
 {
 	struct gi *g = &x->gi[n];
+	struct cold *k;
 	u32 over;
 
-	emit_loop_begin(x, n);
+	g->setup = as_here(&x->a);
+	emit_loop_setup(x, n);
 	g->again = as_here(&x->a);
-	if (!label_polls(g))
+	if (g->loop_key >= 0) {
+		as_gs(&x->a, true, 0x3b, bt_home((unsigned)g->loop_key), BT_GS(loop_limit));
+		k = cold_add(x, COLD_ROUND);
+		k->from = as_jcc(&x->a, 13, 0); /* jge */
+		k->insn = (u16)n;
 		return;
+	}
 	as_1(&x->a, 0xeb);
 	as_1(&x->a, 0);
 	over = as_here(&x->a) - 1;
@@ -540,6 +550,7 @@ static bool may_leave(const struct gi *g)
 static void emit_body(struct xlate *x)
 {
 	unsigned colds;
+	int loop_end = -1;
 
 	for (unsigned n = 0; n < x->nr && !x->full; n++) {
 		struct gi *g = &x->gi[n];
@@ -547,8 +558,11 @@ static void emit_body(struct xlate *x)
 		x->full |= bt_asm_full(&x->a);
 		if (g->label) {
 			x->t1_group = -1;
+			x->pin[0] = x->pin[1] = -1;
 			held_clear(x);
 		}
+		if (g->loop_end >= 0)
+			loop_end = g->loop_end;
 		g->host = as_here(&x->a);
 		if (!keeps_held(g))
 			held_clear(x);
@@ -567,12 +581,14 @@ static void emit_body(struct xlate *x)
 		if (g->loop_end >= 0)
 			emit_loop_head(x, n);
 		for (unsigned i = 0; i < x->nr_groups; i++)
-			if (x->groups[i].at == n)
+			if (x->groups[i].at == n && !x->groups[i].loop)
 				emit_group_check(x, i, n);
 		colds = x->nr_cold;
 		emit_one(x, n);
 		if (!keeps_held(g))
 			held_clear(x);
+		if ((int)n == loop_end)
+			x->pin[0] = x->pin[1] = -1;
 		for (unsigned i = colds; i < x->nr_cold; i++)
 			memcpy(x->cold[i].held, x->held, sizeof(x->held));
 	}
@@ -621,6 +637,7 @@ static void prepare(struct xlate *x, struct bt_vm *bt, struct x86_cpu *c, u32 pa
 	x->last = 0;
 	x->held[0] = x->held[1] = -1;
 	x->held_dirty[0] = x->held_dirty[1] = false;
+	x->pin[0] = x->pin[1] = -1;
 	x->unit = bt->nr_units;
 	x->a = (struct bt_asm){.base = bt->cache.rw,
 	                       .p = bt->cache.rw + ALIGN_UP(bt->cache.used, 16u),

@@ -57,10 +57,12 @@ struct gi {
 	bool backward; /* target of a backward branch inside the unit */
 	u16 nr_back;   /* by how many */
 	int loop_end;  /* a loop of one stretch begins here and ends with that branch; or -1 */
+	s8 loop_key;   /* register that its limit is for, or -1: nothing in it grows */
 	s16 group_mem, group_stack; /* index of the access's group, or -1 */
 	int inner; /* index of the instruction that a direct branch goes to, or -1 */
 	u32 host;  /* offset of its code */
 	u32 again; /* loop_end >= 0: where the next round begins */
+	u32 setup; /* loop_end >= 0: where its checks are made */
 	u32 start; /* behind the polls that it begins with: emit_body() makes all of them, so that a
 	            * way in from the run loop always gets on */
 };
@@ -85,7 +87,7 @@ enum cold_kind {
 	COLD_MISS,
 	COLD_EXIT,
 	COLD_GROUP,
-	COLD_LOOP,
+	COLD_ROUND,
 	COLD_RET_MISS,
 	COLD_HELPER,
 	COLD_STRADDLE
@@ -108,13 +110,23 @@ struct cold {
 	u16 group;
 };
 
-struct group {   /* accesses of a stretch whose addresses differ by constants: one check */
-	u8 reg;  /* that the first access goes through */
-	u8 slot; /* of bt->group[], bt->loop[] */
+enum loop_form { /* what a loop's pointer holds besides the addend */
+	         LOOP_ADDEND,
+	         LOOP_BASE,  /* the base, which the loop leaves alone */
+	         LOOP_INDEX, /* the shifted index, likewise */
+};
+
+struct group {     /* accesses of a stretch whose addresses differ by constants: one check */
+	u8 reg;    /* that the first access goes through */
+	bool loop; /* checked in front of the loop, for as many rounds as stay on the page */
+	u8 slot;   /* loop: of bt->loop_ptr[] */
+	u8 form;   /* loop: enum loop_form */
+	bool grows;
+	s8 shift; /* grows: by 2^shift for each 1 of the loop's key */
+	s32 site; /* otherwise: where the addend is */
 	bool write;
 	s8 index; /* register added to it, shifted by scale, or -1 */
 	u8 scale;
-	s8 key;     /* in a loop: the register that grows or nothing does; or -1: no loop */
 	s32 lo, hi; /* the range, relative to the value */
 	u16 first;
 	/* The check: in front of this instruction, when at_reg holds the value plus at_delta. */
@@ -147,6 +159,7 @@ struct xlate {
 	unsigned nr_cold;
 	struct group groups[64];
 	unsigned nr_groups;
+	s8 pin[2];    /* group whose pointer BT_T0, BT_T1 hold as long as the loop runs, or -1 */
 	int t1_group; /* whose addend BT_T1 holds just now, or -1 */
 	s8 held[2];   /* register without a home whose value BT_T0, BT_T1 hold just now, or -1 */
 	bool held_dirty[2]; /* and c->gpr[] doesn't */
@@ -171,10 +184,12 @@ size_t bt_grouping_size(void);
 /* Check of group i, in front of instruction n. */
 void emit_group_check(struct xlate *x, unsigned i, unsigned n);
 void emit_cold_group(struct xlate *x, const struct cold *k);
-void emit_loop_begin(struct xlate *x, unsigned n); /* the loop's checks don't hold */
-void emit_cold_loop(struct xlate *x, const struct cold *k);
-struct mem_ref {        /* where a checked operand is */
-	u8 base, index; /* host registers; index 0xff: none */
+/* The checks of the loop that begins at n, for the rounds to come. */
+void emit_loop_setup(struct xlate *x, unsigned n);
+void emit_pins(struct xlate *x); /* x->pin's pointers into the scratch registers */
+struct mem_ref {                 /* where a checked operand is */
+	u8 base, index;          /* host registers; index 0xff: none */
+	u8 scale;                /* of index: shift */
 	s32 disp;
 	int spare; /* BT_T0 or BT_T1: free for a register without a home; -1: neither is */
 };

@@ -269,7 +269,8 @@ static u8 *put_memory(const struct enc *e, u8 *p)
 		mod = m->disp == (s8)m->disp ? 0x40 : 0x80;
 	if (m->index != ENC_NO_INDEX || (m->base & 7) == RSP) {
 		*p++ = mod | reg | 4;
-		*p++ = (u8)((m->index == ENC_NO_INDEX ? 4 : m->index & 7) << 3 | (m->base & 7));
+		*p++ = (u8)((m->index == ENC_NO_INDEX ? 4 : m->scale << 3 | (m->index & 7)) << 3 |
+		            (m->base & 7));
 	} else {
 		*p++ = mod | reg | (m->base & 7);
 	}
@@ -373,7 +374,7 @@ static bool same_memory(const struct enc *e, const ZydisDecodedOperand *h)
 	if (m->index == ENC_NO_INDEX)
 		return h->mem.index == ZYDIS_REGISTER_NONE;
 	return is_gpr(h->mem.index) && gpr_size(h->mem.index) == 3 &&
-	       gpr_number(h->mem.index) == m->index && h->mem.scale == 1;
+	       gpr_number(h->mem.index) == m->index && h->mem.scale == 1u << m->scale;
 }
 
 static bool same_operand(const struct enc *e, const ZydisDecodedOperand *g,
@@ -443,6 +444,7 @@ static bool shape_of(const struct enc *e, struct enc_shape *s)
 	b[15] = m->base;
 	b[16] = m->index;
 	memcpy(b + 17, m->reg, sizeof(m->reg));
+	b[17 + sizeof(m->reg)] = m->scale;
 	return true;
 }
 

@@ -18,7 +18,7 @@
 
 enum enc_mem {
 	ENC_MEM_NONE,
-	ENC_MEM_BASE, /* [base + index + disp]; `disp` takes the shortest form */
+	ENC_MEM_BASE, /* [base + index << scale + disp]; `disp` takes the shortest form */
 	ENC_MEM_GS,   /* %gs:disp, absolute */
 };
 
@@ -29,6 +29,7 @@ struct enc_map {
 	enum enc_mem
 		mem;    /* what replaces the explicit memory operand, or, with rm_gs, a register */
 	u8 base, index; /* ENC_MEM_BASE; index may be ENC_NO_INDEX, not RSP */
+	u8 scale;       /* the index is shifted left by this: 0 to 3 */
 	s32 disp;
 	/* The general register in ModRM.rm becomes %gs:disp (mem is ENC_MEM_GS). Refused where
 	 * memory would not do the same: 32-bit destinations, which clear bits 63:32 of a register
