@@ -54,10 +54,10 @@ struct net_user {
 	struct loop *loop;
 	Slirp *slirp;
 	int epoll_fd;
-	struct timer timer;
-	u32 offload; /* the guest takes */
+	struct timer timer; /* when libslirp wants to be called */
+	struct timer soon;  /* a refresh() is due */
+	u32 offload;        /* the guest takes */
 	u16 mtu;
-	bool refreshing; /* a refresh() is posted */
 
 	struct watched *watched; /* [nr_watched], indexed by descriptor */
 	int nr_watched;
@@ -367,18 +367,16 @@ static void refresh(struct net_user *n)
 	timer_arm(&n->timer, loop_now(n->loop) + (u64)MIN(timeout, (uint32_t)SNAP_MS) * 1000000);
 }
 
-static void on_refresh(void *arg)
+static void on_soon(void *arg)
 {
-	struct net_user *n = arg;
-
-	n->refreshing = false;
-	refresh(n);
+	refresh(arg);
 }
 
+/* Once for all that happens until the loop's thread comes to it. */
 static void post_refresh(struct net_user *n)
 {
-	if (!n->refreshing && loop_post(n->loop, on_refresh, n) == 0)
-		n->refreshing = true;
+	if (!timer_armed(&n->soon))
+		timer_arm(&n->soon, 0);
 }
 
 static void poll_slirp(struct net_user *n, bool look)
@@ -500,6 +498,7 @@ static void user_destroy(struct netback *b)
 	if (n->slirp)
 		slirp_cleanup(n->slirp);
 	timer_cancel(&n->timer);
+	timer_cancel(&n->soon);
 	if (n->epoll_fd >= 0) {
 		loop_del_fd(n->loop, n->epoll_fd);
 		close(n->epoll_fd);
@@ -602,6 +601,7 @@ int net_user_create(struct netback **out, struct loop *loop, const struct net_co
 	n->mtu = cfg->mtu ? cfg->mtu : MTU_DEFAULT;
 	n->queue_tail = &n->queue;
 	timer_init(&n->timer, loop, on_timer, n);
+	timer_init(&n->soon, loop, on_soon, n);
 	n->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (n->epoll_fd < 0) {
 		err = -errno;

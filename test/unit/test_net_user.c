@@ -321,14 +321,14 @@ static void no_buffers(void **state)
 static void nonsense(void **state)
 {
 	static struct net n;
-	static u8 f[NET_FRAME_MAX];
+	static u8 f[NET_FRAME_MAX], data[60000];
 
 	net_init(&n, NULL);
 	srand(2);
 	for (int i = 0; i < 5000; i++) {
 		size_t len = 14 + (size_t)rand() % (i % 50 ? 300 : NET_FRAME_MAX - 14);
 
-		len = ipv4_frame(f, i & 1 ? 6 : 17, HOST, 1, 7, f + 100, MIN(len, 60000ul));
+		len = ipv4_frame(f, i & 1 ? 6 : 17, HOST, 1, 7, data, MIN(len, 60000ul));
 		for (int j = 0; j < 4; j++)
 			f[12 + rand() % 50] = (u8)rand();
 		if (i % 7 == 0)
