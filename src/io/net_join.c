@@ -98,12 +98,12 @@ static int take_lock(const struct net_config *cfg, const char *path)
 	return -EBUSY;
 }
 
-bool switch_peer_trusted(int fd)
+bool switch_peer_trusted(int fd, u32 uid)
 {
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
 
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.uid == geteuid();
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.uid == uid;
 }
 
 static bool address(struct sockaddr_un *sun, const char *path, const char *name)
@@ -132,7 +132,7 @@ static int connect_to(const char *path, const char *name)
 	if (fd < 0)
 		return -1;
 	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0) {
-		if (switch_peer_trusted(fd))
+		if (switch_peer_trusted(fd, geteuid()))
 			return fd;
 	} else if (errno == ECONNREFUSED) {
 		unlink(sun.sun_path);

@@ -66,6 +66,7 @@ struct net_switch {
 	char name[NET_NAME_LEN];
 	struct switch_hello hello;
 	int listen_fd;
+	u32 uid; /* asked for once: the sandbox has no geteuid */
 	struct peer peer[SWITCH_MAX_PEERS];
 	struct mac_entry macs[MAC_SETS][MAC_WAYS];
 	u32 offload; /* the guest takes */
@@ -210,7 +211,7 @@ static void peer_open(struct net_switch *s, int fd)
 	for (unsigned i = 0; i < SWITCH_MAX_PEERS && !p; i++)
 		if (s->peer[i].fd < 0)
 			p = &s->peer[i];
-	if (!p || !switch_peer_trusted(fd)) {
+	if (!p || !switch_peer_trusted(fd, s->uid)) {
 		guest_warn(&s->rl, "switch %s: a connection was refused: %s", s->name,
 		           p ? "of another user" : "too many cards on it");
 		close(fd);
@@ -543,6 +544,7 @@ int net_switch_create(struct netback **out, struct loop *loop, const struct net_
 	for (unsigned i = 0; i < SWITCH_MAX_PEERS; i++)
 		s->peer[i] = (struct peer){.s = s, .fd = -1};
 	s->listen_fd = -1;
+	s->uid = geteuid();
 	err = switch_join(cfg, dir, &s->listen_fd, fds, &nr);
 	if (err)
 		goto fail;

@@ -21,5 +21,5 @@ struct switch_hello {
  * 0 or -errno (logged). */
 int switch_join(const struct net_config *cfg, const char *dir, int *listen_fd, int *fds,
                 unsigned *nr);
-/* Is the process at the other end of the same user? */
-bool switch_peer_trusted(int fd);
+/* Is the process at the other end of this user? */
+bool switch_peer_trusted(int fd, u32 uid);
