@@ -80,5 +80,11 @@ void world_start(struct world *w, const struct attack_case *a, const struct targ
                  unsigned off, u64 seed);
 /* First difference of the two RAMs in what the last program could touch; RAM_SIZE: none. */
 gpa_t world_compare(const struct world *a, const struct world *b);
+/* Can this engine's arithmetic flags be made more exact? Then before the first run: they pass into
+ * functions and out of them; `everywhere`: and are right in every frame of an exception, too. */
+bool world_can_keep_flags(const struct world *w);
+void world_keep_flags(struct world *w, bool everywhere);
+/* Moves when translated code was modified. */
+u64 world_modified(const struct world *w);
 /* NULL, or what of the monitor's memory has changed. */
 const char *world_damage(const struct world *w, bool all);

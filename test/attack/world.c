@@ -177,7 +177,7 @@ void world_targets(const struct world *w, struct targets *t)
 		(uintptr_t)w->v->engine_state,
 		(uintptr_t)w->heap[0],
 		(uintptr_t)w->heap[3],
-		(uintptr_t)__builtin_frame_address(0),
+		(uintptr_t)__builtin_frame_address(0) & ~0xffffull, /* without environment */
 		(uintptr_t)&world_create,
 		(uintptr_t)w->v->engine,
 		(uintptr_t)w->vm.pmap,

@@ -124,6 +124,7 @@ struct bt_cpu {
 	u32 exit; /* BT_LEAVE_EXIT */
 	u64 save[BT_NR_SAVE]; /* scratch of one guest instruction's code */
 	u32 source;           /* the latest indirect branch or return: BT_SOURCE(), or BT_NONE */
+	u64 overwritten;      /* what lay where the latest indirect CALL pushed */
 	u64 flags;            /* flags kept over a check: LAHF/SETO image in AX */
 	s64 loop_limit;       /* of the running loop (group.c): its key is below: its checks hold */
 	u64 loop_ptr[BT_LOOP_PTRS]; /* host pointers of its checks */
@@ -364,6 +365,7 @@ struct bt_vm {
 	u32 *page_hash, *entry_hash;
 	u32 page_hash_mask, entry_hash_mask;
 	bool strict_flags[2];    /* [user]: arithmetic flags are live across RET (bt_set_strict) */
+	bool exact_flags;        /* tests: they are live everywhere */
 	ZydisDecoder decoder[2]; /* [0] 32-bit, [1] 64-bit code, features as the guest's CPUID */
 	struct xlate *xlate;     /* the translator's scratch memory */
 	void *priv;              /* page.c's, cache.c's own */

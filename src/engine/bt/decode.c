@@ -867,6 +867,8 @@ static struct seen peek(struct xlate *x, s32 rel)
 	gpa_t gpa;
 	u64 va;
 
+	if (unlikely(x->bt->exact_flags))
+		return unknown;
 	if (in_page(rel))
 		return look(x, x->code, x->page, rel, &budget, 2);
 	va = bt_of(x->c)->pb[x->page];
@@ -922,7 +924,9 @@ static bool flow_backward(struct xlate *x, struct seen last)
 			if (g->ends)
 				after = (struct seen){0, 0};
 		}
-		live = g->use | (after.live & (u8)~g->kill);
+		if (unlikely(x->bt->exact_flags))
+			after.live = BT_F_ALL;
+		live = x->bt->exact_flags ? BT_F_ALL : g->use | (after.live & (u8)~g->kill);
 		reads = seen_reads(x, g) | (after.reads & (u8)~g->kill);
 		changed |= live != g->live || reads != g->reads || after.live != g->after;
 		g->live = live;
