@@ -326,6 +326,8 @@ static bool back_to_source(struct bt_cpu *b)
 	c->rip = b->pb[page] + (b->source >> 17 & 0xfff);
 	switch ((enum bt_source_kind)(b->source >> 29)) {
 	case BT_SOURCE_CALL:
+		c->next_rip = c->rip;
+		mmu_st(c, c->gpr[RSP], b->overwritten, 8);
 		c->gpr[RSP] += 8;
 		break;
 	case BT_SOURCE_RET:

@@ -249,6 +249,11 @@ static void emit_push_return(struct xlate *x, unsigned n)
 	struct mem_ref ref;
 
 	emit_check_stack(x, n, BT_SP, -(s32)word, word, true, &ref);
+	if (g->kind == GI_CALL_IND && x->code64) { /* run.c, back_to_source() */
+		as_mem(&x->a, true, 0x8b, ref.spare, ref.base, ref.index == 0xff ? -1 : ref.index,
+		       0, ref.disp);
+		as_st_gs(&x->a, BT_GS(overwritten), ref.spare);
+	}
 	emit_va(x, ref.spare, g->off + g->len);
 	as_mem(&x->a, x->code64, 0x89, ref.spare, ref.base, ref.index == 0xff ? -1 : ref.index, 0,
 	       ref.disp);
