@@ -143,6 +143,13 @@ static void emit_x87_settle(struct xlate *x)
 	as_st32_gs(a, BT_GS_C(fpu_last_op), BT_T0);
 }
 
+/* Their OF is undefined, and there are processors that give it another value in memory. */
+static bool is_rotate(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_ROL || m == ZYDIS_MNEMONIC_ROR || m == ZYDIS_MNEMONIC_RCL ||
+	       m == ZYDIS_MNEMONIC_RCR;
+}
+
 #define LOOK_FOR_READS 6
 
 /* Does an instruction read register r, while what a scratch register holds is still known there? */
@@ -177,8 +184,8 @@ static bool emit_in_place(struct xlate *x, unsigned n, struct enc_map m, const s
 	const struct gi *g = &x->gi[n];
 	unsigned len;
 
-	if (g->mem >= 0 || s->nr != 1 || held_in(x, s->l[0].guest) >= 0 ||
-	    read_soon(x, n, s->l[0].guest))
+	if (g->mem >= 0 || s->nr != 1 || is_rotate(g->i.mnemonic) ||
+	    held_in(x, s->l[0].guest) >= 0 || read_soon(x, n, s->l[0].guest))
 		return false;
 	m.mem = ENC_MEM_GS;
 	m.rm_gs = true;

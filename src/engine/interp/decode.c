@@ -205,8 +205,14 @@ static op_fn *shift(struct dec *d, enum sh_op what)
 	unsigned z = log2_size(d->o[0].size / 8u);
 	bool cl = is_reg(&d->o[1]);
 
-	if (!cl)
+	if (!cl) {
+		/* OF is undefined (SDM 2B RCL/RCR/ROL/ROR), and there are processors that give it
+		 * another value by immediate than by CL: it is the host's, for all engines. */
+		if ((what == SH_ROL || what == SH_ROR || what == SH_RCL || what == SH_RCR) &&
+		    (d->o[1].imm.value.u & (d->o[0].size == 64 ? 63 : 31)) > 1)
+			return NULL;
 		d->op->imm = d->o[1].imm.value.u;
+	}
 	if (is_reg(&d->o[0])) {
 		d->op->dst = reg_off(d->o[0].reg.value);
 		return ops_sh[what][0][cl][z];
