@@ -41,7 +41,6 @@ struct guest {
 	struct x86_cpu *c;
 	const u8 *images;
 	u8 *code, *data;
-	bool to_int3; /* runs on to an INT3, not a number of instructions */
 };
 
 static void put(struct guest *g, gpa_t at, u64 v)
@@ -171,8 +170,7 @@ static void load(struct guest *g, const struct tcase *t)
 
 	x86_fpu_put(c);
 	case_memory(t, g->images, g->data);
-	pmap_write(g->vm.pmap, PA_CODE + (t->st.rip - CODE_BASE), t->code,
-	           t->code_len + (g->to_int3 && t->st.cs != SEL_USER_CS64 ? 0 : t->wayout));
+	pmap_write(g->vm.pmap, PA_CODE + (t->st.rip - CODE_BASE), t->code, t->code_len + t->wayout);
 	memcpy(c->gpr, t->st.gpr, sizeof(t->st.gpr));
 	c->rip = c->next_rip = t->st.rip;
 	set_mode(c, t->st.cs == SEL_USER_CS64 ? 64 : 32);
@@ -272,10 +270,11 @@ static bool arrived(const struct tcase *t, struct x86_cpu *c)
 		return false;
 	if (c->ev.vector == X86_BP && c->ev.type == EV_SOFT_XCPT)
 		return true;
-	/* The host's way out is in its place, since code can be read: a jump to where nothing is.
-	 */
+	/* The host's way out is in its place, since code can be read: a jump to where nothing is,
+	 * from 32-bit code by way of 64-bit code. */
 	if (c->ev.vector == X86_PF && c->rip == (u64)(uintptr_t)hostcpu_left) {
 		c->rip = t->st.rip + t->code_len;
+		c->seg[CS].sel = (u16)t->st.cs;
 		return true;
 	}
 	/* The fetch behind a branch to nowhere comes after the branch. */
@@ -309,11 +308,7 @@ static void run_bt(void *s, const struct tcase *t, struct outcome *o)
 
 static int create_bt(void **out, const struct subject_env *env, char *why, size_t size)
 {
-	int ret = create(out, env, why, size, &bt_engine);
-
-	if (!ret)
-		((struct guest *)*out)->to_int3 = true;
-	return ret;
+	return create(out, env, why, size, &bt_engine);
 }
 
 const struct subject_ops subject_bt = {
