@@ -48,6 +48,7 @@ static void print_console(FILE *out)
 	      "  s  stop and go on (pause)\n"
 	      "  r  registers of all CPUs\n"
 	      "  i  interrupts, devices and exits so far\n"
+	      "  +  let the balloon take 64 MiB more from the guest; - gives 64 MiB back\n"
 	      "  h  this list\n"
 	      "  Ctrl-] again sends a Ctrl-] to the guest\n"
 	      "\n"

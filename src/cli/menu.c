@@ -102,6 +102,22 @@ static void toggle_pause(struct menu *m)
 	}
 }
 
+#define BALLOON_STEP (64 * MiB)
+
+static void resize_balloon(struct menu *m, s64 bytes)
+{
+	char line[80];
+	u64 now;
+
+	if (!pc_balloon(m->vm, bytes, &now)) {
+		say(m, "there is no balloon; give --device balloon\n");
+		return;
+	}
+	snprintf(line, sizeof(line), "the balloon is to take %llu MiB from the guest\n",
+	         (unsigned long long)(now / MiB));
+	say(m, line);
+}
+
 static bool command(void *arg, char key)
 {
 	struct menu *m = arg;
@@ -125,6 +141,12 @@ static bool command(void *arg, char key)
 		return true;
 	case 'i':
 		show_paused(m, statistics);
+		return true;
+	case '+':
+		resize_balloon(m, (s64)BALLOON_STEP);
+		return true;
+	case '-':
+		resize_balloon(m, -(s64)BALLOON_STEP);
 		return true;
 	default:
 		return false;

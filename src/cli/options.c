@@ -247,41 +247,62 @@ static int set_lockstep(struct options *o, const struct option_def *d, const cha
 	return 0;
 }
 
-static const char *const device_names[NR_VM_DEVICES + 1] = {
-	[VM_DEVICE_RNG] = "rng",
-};
-
 struct device_arg {
 	const char *name;
 	struct vm_device device;
 };
 
-static const struct keyval_key device_keys[] = {
-	{"packed", KEYVAL_BOOL, offsetof(struct device_arg, device.packed)},
+#define DEVICE_KEY(key, kind, field)                                                               \
+	{                                                                                          \
+		key, kind, offsetof(struct device_arg, device.field)                               \
+	}
+
+static const struct keyval_key rng_keys[] = {
+	DEVICE_KEY("packed", KEYVAL_BOOL, packed),
+};
+
+static const struct keyval_key balloon_keys[] = {
+	DEVICE_KEY("amount", KEYVAL_SIZE, amount),
+	DEVICE_KEY("deflate-on-oom", KEYVAL_BOOL, deflate_on_oom),
+	DEVICE_KEY("reporting", KEYVAL_BOOL, reporting),
+	DEVICE_KEY("packed", KEYVAL_BOOL, packed),
+};
+
+#define DEVICE_DEF(n, k, ex)                                                                       \
+	{                                                                                          \
+		.option = "--device " n, .first = "a kind of device",                              \
+		.first_offset = offsetof(struct device_arg, name), .example = "--device " n ex,    \
+		.keys = k, .nr_keys = ARRAY_SIZE(k)                                                \
+	}
+
+static const struct {
+	const char *name;
+	struct keyval_def def;
+	struct vm_device defaults;
+} device_table[NR_VM_DEVICES] = {
+	[VM_DEVICE_RNG] = {"rng", DEVICE_DEF("rng", rng_keys, ""), {0}},
+	[VM_DEVICE_BALLOON] = {"balloon",
+                               DEVICE_DEF("balloon", balloon_keys, ",amount=128M"),
+                               {.deflate_on_oom = true, .reporting = true}},
 };
 
 /* A kind of device, then its keys. */
 static int set_device(struct options *o, const struct option_def *d, const char *arg)
 {
-	static const struct keyval_def def = {
-		.option = "--device",
-		.first = "a kind of device",
-		.first_offset = offsetof(struct device_arg, name),
-		.example = "--device rng",
-		.keys = device_keys,
-		.nr_keys = ARRAY_SIZE(device_keys),
-	};
 	struct device_arg a = {0};
+	size_t len = strcspn(arg, ",");
 	unsigned kind = 0;
 	char *copy;
 
-	if (keyval_parse(&def, arg, &a, &copy) < 0)
-		return -1;
-	while (device_names[kind] && strcmp(a.name, device_names[kind]))
+	while (kind < NR_VM_DEVICES && (strlen(device_table[kind].name) != len ||
+	                                strncmp(arg, device_table[kind].name, len)))
 		kind++;
+	if (kind == NR_VM_DEVICES)
+		return bad_value(d, arg, "no such device; there are rng and balloon");
+	a.device = device_table[kind].defaults;
+	if (keyval_parse(&device_table[kind].def, arg, &a, &copy) < 0)
+		return -1;
 	free(copy);
-	if (!device_names[kind])
-		return bad_value(d, arg, "no such device; there is rng");
 	if (o->nr_devices == VM_MAX_DEVICES)
 		return bad_value(d, arg, "that is one more device than there are PCI slots");
 	a.device.kind = kind;
@@ -347,8 +368,8 @@ static const struct option_def option_table[] = {
                "interp"),
 	OPTION("--console", NULL, "WHERE", "serial console: tty, file:PATH or none (default: tty)",
                set_console, 0, "file:console.log"),
-	OPTION("--device", NULL, "KIND", "virtio device: rng; may be given several times",
-               set_device, 0, "rng"),
+	OPTION("--device", NULL, "KIND",
+               "virtio device: rng or balloon; may be given several times", set_device, 0, "rng"),
 	OPTION("--name", NULL, "NAME", "name of the virtual machine, in messages and in ps",
                set_name, 0, "web-1"),
 	OPTION("--net", NULL, "NET",

@@ -47,7 +47,7 @@ void virtio_break(struct virtio *v, const char *fmt, ...)
 
 static void notify(struct virtio *v, struct virtqueue *vq)
 {
-	if (virtqueue_live(vq))
+	if (v->started && virtqueue_live(vq))
 		v->cfg.ops->notify(v, vq);
 }
 
@@ -63,7 +63,7 @@ void virtio_notified(struct virtio *v, unsigned queue)
 /* What was put into live queues while nobody was told. */
 static void notify_all(struct virtio *v)
 {
-	for (unsigned i = 0; i < v->cfg.nr_queues && v->started; i++)
+	for (unsigned i = 0; i < v->cfg.nr_queues; i++)
 		notify(v, &v->vq[i]);
 }
 
@@ -121,9 +121,8 @@ static void device_reset(struct virtio *v)
 {
 	for (unsigned i = 0; i < v->cfg.nr_queues; i++)
 		v->vq[i].enabled = false;
-	if (v->started && v->cfg.ops->stop)
+	if (atomic_exchange(&v->started, false) && v->cfg.ops->stop)
 		v->cfg.ops->stop(v);
-	v->started = false;
 	v->status = 0;
 	v->driver_features = 0;
 	for (unsigned i = 0; i < v->cfg.nr_queues; i++)
@@ -179,9 +178,9 @@ void virtio_set_status(struct virtio *v, u8 val)
 	}
 	atomic_fetch_or(&v->status, add);
 	if (add & VIRTIO_S_DRIVER_OK) {
-		v->started = true;
 		if (v->cfg.ops->start)
 			v->cfg.ops->start(v);
+		v->started = true;
 		notify_all(v);
 	}
 }

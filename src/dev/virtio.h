@@ -55,7 +55,8 @@ struct virtio_ops {
 	/* DRIVER_OK was set: queues are live. May be NULL. */
 	void (*start)(struct virtio *v);
 	/* The driver notified a queue (there is perhaps something in it). Also called for each
-	 * enabled queue after `start`, and when a queue becomes live later. Required. */
+	 * enabled queue after `start`, and when a queue becomes live later. Required. With
+	 * notify_unlocked several threads may be in it, and one still while `stop` runs. */
 	void (*notify)(struct virtio *v, struct virtqueue *vq);
 	/* The device is about to be reset or destroyed: leave the queues, drop chains; they are not
 	 * live any more. Called after a `start` only. May be NULL when the device keeps no chains
@@ -106,10 +107,10 @@ struct virtio {
 	u64 offered;          /* features */
 	u64 driver_features;  /* what the driver took; settled by FEATURES_OK */
 	_Atomic u32 status;
-	_Atomic bool master; /* the function may access memory (PCI command register) */
-	u8 generation;       /* of the configuration space */
-	bool started;        /* between `start` and `stop` */
-	struct ratelimit rl; /* for guest_warn() about this device */
+	_Atomic bool master;  /* the function may access memory (PCI command register) */
+	u8 generation;        /* of the configuration space */
+	_Atomic bool started; /* from the end of `start` to the begin of `stop` */
+	struct ratelimit rl;  /* for guest_warn() about this device */
 };
 
 /* 0 or -errno (logged). Afterwards the machine owns the device: it calls ops->destroy. On failure

@@ -16,7 +16,7 @@
 #include "dev/virtqueue_priv.h"
 
 /* Of the copies of one chain's writable part. */
-#define BOUNCE_MAX (64 * MiB)
+#define BOUNCE_MAX (256 * MiB)
 
 /* ---- the queue's state ---- */
 

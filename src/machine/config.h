@@ -20,11 +20,15 @@ enum console_kind {
 };
 
 /* Devices without a back end on the host (--device). */
-enum vm_device_kind { VM_DEVICE_RNG, NR_VM_DEVICES };
+enum vm_device_kind { VM_DEVICE_RNG, VM_DEVICE_BALLOON, NR_VM_DEVICES };
 
 struct vm_device {
 	enum vm_device_kind kind;
 	bool packed; /* offer packed rings */
+
+	/* balloon */
+	u64 amount; /* bytes to take at first */
+	bool deflate_on_oom, reporting;
 };
 
 #define VM_MAX_DEVICES 31 /* PCI slots */
@@ -69,6 +73,8 @@ void pc_destroy(struct vm *vm);
 struct chardev *pc_console(const struct vm *vm);
 /* False: the guest does not listen to its power button. */
 bool pc_power_button(struct vm *vm);
+/* Change the balloon's size by `bytes`; *now is what it is to be. False: there is no balloon. */
+bool pc_balloon(struct vm *vm, s64 bytes, u64 *now);
 
 /* The engines in this build, NULL-terminated, best first (machine/engines.c). */
 extern const struct engine_ops *const engines[];

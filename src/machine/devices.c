@@ -6,20 +6,38 @@
 #include <errno.h>
 #include <string.h>
 
+#include "dev/virtio_balloon.h"
 #include "dev/virtio_net.h"
 #include "dev/virtio_rng.h"
 #include "io/net.h"
 
-static int create_rng(const struct virtio_env *env, const struct vm_device *d)
+static int create_rng(const struct virtio_env *env, const struct vm_device *d,
+                      struct machine_devices *out)
 {
 	const struct virtio_rng_config cfg = {.packed = d->packed};
 
 	return virtio_rng_create(env, &cfg);
 }
 
-static int (*const create[NR_VM_DEVICES])(const struct virtio_env *env,
-                                          const struct vm_device *d) = {
+static int create_balloon(const struct virtio_env *env, const struct vm_device *d,
+                          struct machine_devices *out)
+{
+	const struct virtio_balloon_config cfg = {.amount = d->amount,
+	                                          .deflate_on_oom = d->deflate_on_oom,
+	                                          .reporting = d->reporting,
+	                                          .packed = d->packed};
+	struct virtio_balloon *b;
+	int err = virtio_balloon_create(&b, env, &cfg);
+
+	if (!err && !out->balloon)
+		out->balloon = b;
+	return err;
+}
+
+static int (*const create[NR_VM_DEVICES])(const struct virtio_env *env, const struct vm_device *d,
+                                          struct machine_devices *out) = {
 	[VM_DEVICE_RNG] = create_rng,
+	[VM_DEVICE_BALLOON] = create_balloon,
 };
 
 static int create_net(const struct virtio_env *env, const struct net_config *c, const char *vm_name)
@@ -32,12 +50,13 @@ static int create_net(const struct virtio_env *env, const struct net_config *c, 
 	return err ? err : virtio_net_create(env, &cfg);
 }
 
-int devices_create(const struct virtio_env *env, const struct vm_config *cfg)
+int devices_create(const struct virtio_env *env, const struct vm_config *cfg,
+                   struct machine_devices *out)
 {
 	int err = 0;
 
 	for (unsigned i = 0; i < cfg->nr_devices && !err; i++)
-		err = create[cfg->device[i].kind](env, &cfg->device[i]);
+		err = create[cfg->device[i].kind](env, &cfg->device[i], out);
 	for (unsigned i = 0; i < cfg->nr_nets && !err; i++)
 		err = create_net(env, &cfg->net[i], cfg->name);
 	return err;

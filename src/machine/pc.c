@@ -25,6 +25,7 @@
 #include "dev/rtc.h"
 #include "dev/serial.h"
 #include "dev/testdev.h"
+#include "dev/virtio_balloon.h"
 #include "io/console.h"
 #include "machine/config.h"
 #include "machine/devices.h"
@@ -52,6 +53,7 @@ struct pc {
 	struct lapic *bsp_lapic;
 	struct acpipm *pm;
 	struct pci_host *pci;
+	struct machine_devices devices;
 	struct boot_platform platform;
 	struct chardev *console, *debugcon;
 };
@@ -273,7 +275,7 @@ static int create_pci(struct pc *pc, const struct vm_config *cfg, const struct d
 
 	venv.pci = pc->pci;
 	if (!err)
-		err = devices_create(&venv, cfg);
+		err = devices_create(&venv, cfg, &pc->devices);
 	return err ? err : pci_host_assign(pc->pci);
 }
 
@@ -456,4 +458,21 @@ bool pc_power_button(struct vm *vm)
 	struct pc *pc = vm->machine;
 
 	return acpipm_power_button(pc->pm);
+}
+
+bool pc_balloon(struct vm *vm, s64 bytes, u64 *now)
+{
+	struct virtio_balloon *b = ((struct pc *)vm->machine)->devices.balloon;
+	u64 size;
+
+	if (!b)
+		return false;
+	size = virtio_balloon_target(b);
+	if (bytes < 0 && (u64)-bytes > size)
+		size = 0;
+	else
+		size += (u64)bytes;
+	virtio_balloon_set(b, size);
+	*now = virtio_balloon_target(b);
+	return true;
 }

@@ -4,6 +4,7 @@
 #include "mem/pmap.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,6 +196,26 @@ void pmap_code_moved(const struct pmap *p, u64 page, bool keep)
 	                                    (v + PMAP_CODE_STEP) & ~(PMAP_CODE_STEP - 1 - flags),
 	                                    false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 		;
+}
+
+int pmap_discard(struct pmap *p, gpa_t gpa, u64 len)
+{
+	const u8 *host;
+	off_t at;
+
+	if ((gpa | len) & ~PAGE_MASK)
+		return -EINVAL;
+	host = pmap_ptr(p, gpa, len);
+	if (!host)
+		return -EFAULT;
+	if (unlikely(p->write_hook))
+		return 0;
+	at = host - p->hva;
+	/* Out of the file, and so out of both mappings; their protection stays. */
+	if (fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, (off_t)len) < 0)
+		return -errno;
+	pieces_written(p, (u64)at, len);
+	return 0;
 }
 
 void pmap_code_written(const struct pmap *p, u64 page, u32 off, u32 len)
