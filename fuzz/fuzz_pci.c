@@ -128,7 +128,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		abort();
 	for (unsigned i = 0; in.left && i < 3000; i++)
 		step(p, c, &in);
-	if (cfg_read(p, 0, 0, 4) != 0x29c08086 || cfg_read(p, 1, 0, 4) != 0x00011234 ||
+	if (cfg_read(p, 0, 0, 4) != 0x00081b36 || cfg_read(p, 1, 0, 4) != 0x00011234 ||
 	    cfg_read(p, 2, 0, 4) != 0x00021234 || cfg_read(p, 3, 0, 4) != ~0u)
 		abort();
 	for (struct dev *d = p->t.devices; d; d = d->next)
