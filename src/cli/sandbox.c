@@ -48,6 +48,7 @@ static const int allowed[] = {
 	SCMP_SYS(fsync),
 	SCMP_SYS(fdatasync),
 	SCMP_SYS(fallocate),
+	SCMP_SYS(io_uring_enter), /* rings are restricted when they are made (io/disk.c) */
 	/* sockets that listen or are connected */
 	SCMP_SYS(accept4),
 	SCMP_SYS(accept),
@@ -105,7 +106,7 @@ static const unsigned long allowed_ioctls[] = {
 	TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ, TIOCGPGRP, FIONREAD,
 };
 
-static const int allowed_fcntls[] = {F_GETFL, F_SETFL, F_GETFD, F_SETFD};
+static const int allowed_fcntls[] = {F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_OFD_SETLK};
 
 /* --net user: sockets towards the Internet. Those of the host itself (AF_UNIX) stay out of reach,
  * and so does listening: the forwarded ports are open by now. */
