@@ -54,10 +54,11 @@ bus_read             mmu,pio        after x86_fpu_put()
 bus_write            mmu,pio        after x86_fpu_put()
 pmap_read            kvmpv,mmu      after x86_fpu_put(); mmu: debugger's access, vCPU parked
 pmap_write           kvmpv,mmu      after x86_fpu_put(); mmu: debugger's access, vCPU parked
-pmap_ptr             cr             clean
+pmap_ptr             cr,steal       clean
 pmap_code_mark       decode,run,bt-run clean
-pmap_code_written    mmu            clean
+pmap_code_written    mmu,steal      steal: after x86_fpu_put(), or halted; mmu: clean
 vcpu_unhalt          kvmpv          after x86_fpu_put()
+vcpu_kick            steal          halted: outside of the engine
 vm_kill              run            after x86_fpu_put()
 trace_msg            *              after x86_fpu_put()
 snprintf             event,run      after x86_fpu_put(), or at creation

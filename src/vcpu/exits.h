@@ -28,6 +28,7 @@
 	X(PAGE_WALK, "page-walk") \
 	X(STLB_HIT, "tlb2-hit") \
 	X(TLB_FLUSH, "tlb-flush") \
+	X(PV_FLUSH, "pv-tlb-flush") \
 	X(INVLPG, "invlpg") \
 	X(DECODE, "decode") \
 	X(SMC, "code-write") \

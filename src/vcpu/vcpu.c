@@ -167,7 +167,11 @@ static void *vcpu_main(void *arg)
 		} else if (v->state == VCPU_RUNNING) {
 			vcpu_run_engine(v);
 		} else {
+			if (v->state == VCPU_HALTED)
+				v->arch->halt(v, true);
 			vcpu_wait(v);
+			if (v->state == VCPU_HALTED)
+				v->arch->halt(v, false);
 			if (v->state == VCPU_HALTED &&
 			    (v->single_step || v->unhalt || v->arch->wakes(v, v->req))) {
 				v->unhalt = false;

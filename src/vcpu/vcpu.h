@@ -88,6 +88,8 @@ struct arch_ops {
 	void (*sipi)(struct vcpu *v, u8 vector); /* start at vector << 12 in real mode */
 	/* May an event in `req` end a HLT now? (interrupt flag, blocking) */
 	bool (*wakes)(struct vcpu *v, u32 req);
+	/* Its thread is about to wait for the end of a HLT (true), or has waited. */
+	void (*halt)(struct vcpu *v, bool halted);
 	void (*dump)(struct vcpu *v, FILE *out); /* registers, code bytes */
 	/* Virtual time jumped: guest TSC = host TSC + offset must stay continuous. */
 	void (*tsc_shift)(struct vcpu *v, s64 delta);

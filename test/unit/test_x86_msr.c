@@ -2,6 +2,7 @@
 /* MSRs, the TSC, KVM's clock and hypercalls, against SDM volume 4 and Linux's description of KVM's
  * interface. */
 #include "cpurig.h"
+#include "cpu/x86/kvmpv.h"
 
 #include <time.h>
 
@@ -300,6 +301,50 @@ static void test_kvmclock(void **state)
 	assert_int_equal(x86_rdmsr(c, MSR_KVM_SYSTEM_TIME_NEW), 0);
 }
 
+/* The record of stolen time, and the flush that a halted vCPU is left a note for. */
+static void test_steal_time(void **state)
+{
+	struct cpurig *r = *state;
+	struct x86_cpu *c = r->c;
+	struct vcpu *v = c->vcpu;
+	const gpa_t at = 0x7040;
+	u8 *st = pmap_ptr(c->pmap, at, 64);
+
+	memset(st, 0, 64);
+	assert_gp(c, x86_wrmsr(c, MSR_KVM_STEAL_TIME, at | 3)); /* reserved bits */
+	x86_steal_halt(v, true);                                /* not enabled: nothing */
+	assert_int_equal(st[16], 0);
+	assert_ok(c, x86_wrmsr(c, MSR_KVM_STEAL_TIME, at | 1));
+	assert_int_equal(x86_rdmsr(c, MSR_KVM_STEAL_TIME), at | 1);
+
+	v->req = 0;
+	x86_steal_halt(v, true);
+	assert_int_equal(st[16], 1);
+	x86_steal_halt(v, false);
+	assert_int_equal(st[16], 0);
+	assert_int_equal(v->req & VCPU_REQ_TLB_FLUSH, 0);
+	x86_steal_halt(v, true);
+	st[16] |= 2;
+	x86_steal_halt(v, false);
+	assert_int_equal(st[16], 0);
+	assert_int_equal(v->req & VCPU_REQ_TLB_FLUSH, VCPU_REQ_TLB_FLUSH);
+	v->req = 0;
+
+	/* Too early for an update; then 20 ms in which the thread got nothing. */
+	x86_steal_update(c);
+	assert_int_equal(get_le64(st), 0);
+	c->kvm.steal_wall -= 20000000;
+	x86_steal_update(c);
+	assert_true(get_le64(st) >= 19000000 && get_le64(st) < 20000000000);
+	assert_int_equal(get_le32(st + 8), 2); /* even */
+
+	assert_ok(c, x86_wrmsr(c, MSR_KVM_STEAL_TIME, 0xf0000001)); /* no RAM */
+	x86_steal_halt(v, true);
+	x86_steal_halt(v, false);
+	v->arch->init(v);
+	assert_int_equal(x86_rdmsr(c, MSR_KVM_STEAL_TIME), 0);
+}
+
 static void test_wall_clock(void **state)
 {
 	struct x86_cpu *c = CPU(state);
@@ -402,8 +447,8 @@ int main(void)
 		T(test_plain),          T(test_bad_values),  T(test_unknown),
 		T(test_apic_forwarded), T(test_misc_enable), T(test_pat_mtrr),
 		T(test_machine_check),  T(test_microcode),   T(test_tsc),
-		T(test_kvmclock),       T(test_wall_clock),  T(test_hypercalls),
-		T(test_host_tsc),       T(test_rdpmc),
+		T(test_kvmclock),       T(test_wall_clock),  T(test_steal_time),
+		T(test_hypercalls),     T(test_host_tsc),    T(test_rdpmc),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

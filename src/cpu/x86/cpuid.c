@@ -138,7 +138,9 @@ enum {
 	KVM_CLOCKSOURCE = 1u << 0,
 	KVM_NOP_IO_DELAY = 1u << 1,
 	KVM_CLOCKSOURCE2 = 1u << 3,
+	KVM_STEAL_TIME = 1u << 5,
 	KVM_PV_UNHALT = 1u << 7,
+	KVM_PV_TLB_FLUSH = 1u << 9,
 	KVM_PV_SEND_IPI = 1u << 11,
 	KVM_POLL_CONTROL = 1u << 12,
 	KVM_CLOCKSOURCE_STABLE = 1u << 24,
@@ -490,6 +492,12 @@ static void topology(const struct x86_cpu *c, u32 leaf, u32 subleaf, u32 out[4])
 			out[EBX] = n;
 			out[ECX] |= 2 << 8; /* core */
 		}
+		break;
+	case 0x40000001:
+		/* The record is written behind the vCPU's back, which nobody repeats for the one
+		 * that is followed (cpu/x86/inputs.h). */
+		if (n > 1)
+			out[EAX] |= KVM_STEAL_TIME | KVM_PV_TLB_FLUSH;
 		break;
 	case 0x80000001:
 		if (c->feat.amd && n > 1)

@@ -154,6 +154,7 @@ void x86_kvmpv_reset(struct x86_cpu *c)
 	c->kvm.wall_clock = 0;
 	c->kvm.system_time = 0;
 	c->kvm.poll_control = 1;
+	c->kvm.steal = 0;
 }
 
 /* ---- hypercalls ---- */

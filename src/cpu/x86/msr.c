@@ -67,6 +67,11 @@ static bool write_tsc_adjust(struct x86_cpu *c, u32 index, u64 val)
 	return true;
 }
 
+static bool write_steal_time(struct x86_cpu *c, u32 index, u64 val)
+{
+	return x86_steal_set(c, val);
+}
+
 static bool write_system_time(struct x86_cpu *c, u32 index, u64 val)
 {
 	return x86_kvmpv_set_system_time(c, val);
@@ -375,6 +380,7 @@ static const struct msr_desc msrs[] = {
 	{IA32_MC0_CTL, IA32_MC0_CTL + 4 * X86_MC_BANKS - 1, 0, 0, AT(mc), NULL, write_mc},
 	{MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_WALL_CLOCK_NEW, 0, 0, AT(kvm.wall_clock), NULL, write_wall_clock},
 	{MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_SYSTEM_TIME_NEW, 0, 0, AT(kvm.system_time), NULL, write_system_time},
+	{MSR_KVM_STEAL_TIME, MSR_KVM_STEAL_TIME, 0, 0, AT(kvm.steal), NULL, write_steal_time},
 	{MSR_KVM_POLL_CONTROL, MSR_KVM_POLL_CONTROL, 0, ~1ull, AT(kvm.poll_control), NULL, NULL},
 	{IA32_EFER, IA32_EFER, 0, 0 /* feat.efer */, AT(efer), NULL, write_efer},
 	{IA32_STAR, IA32_STAR, 0, 0, AT(star), NULL, NULL},

@@ -55,6 +55,7 @@ enum {
 
 #define MSR_KVM_WALL_CLOCK_NEW  0x4b564d00u
 #define MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01u
+#define MSR_KVM_STEAL_TIME      0x4b564d03u
 #define MSR_KVM_POLL_CONTROL    0x4b564d05u
 
 #define IA32_APIC_BASE_EN (1ull << 11)

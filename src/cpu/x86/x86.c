@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* A processor's life: creation, RESET, INIT, SIPI (SDM 3A 9.1, table 9-1; 8.4), what is derived
  * from its registers, and how an instruction is abandoned for an exception. */
+#include "cpu/x86/kvmpv.h"
 #include "cpu/x86/x86.h"
 
 #include <errno.h>
@@ -242,6 +243,7 @@ const struct arch_ops x86_arch_ops = {
 	.init = cpu_init,
 	.sipi = cpu_sipi,
 	.wakes = cpu_wakes,
+	.halt = x86_steal_halt,
 	.dump = x86_dump,
 	.tsc_shift = cpu_tsc_shift,
 	.destroy = cpu_destroy,

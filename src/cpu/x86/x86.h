@@ -196,7 +196,8 @@ struct x86_cpu {
 	u64 mcg_status, mcg_ctl, mc[X86_MC_BANKS][4]; /* machine check: CTL, STATUS, ADDR, MISC */
 	struct x86_mtrr mtrr;
 	struct x86_kvm_state { /* paravirtual leaf 0x40000000 */
-		u64 wall_clock, system_time, poll_control;
+		u64 wall_clock, system_time, poll_control, steal;
+		u64 steal_wall, steal_cpu; /* steal.c: when the vCPU was resumed, in ns */
 		u64 ref_tsc; /* host TSC at virtual time ref_ns: the same line for all vCPUs */
 		u64 ref_ns;
 	} kvm;

@@ -8,6 +8,7 @@
  * Whatever needs to happen after every single instruction (TF, breakpoints, interrupt shadow, RF,
  * tracing) runs blocks of one instruction through run_one(). */
 #include "cpu/x86/inputs.h"
+#include "cpu/x86/kvmpv.h"
 #include "engine/interp/native.h"
 #include "engine/interp/op.h"
 
@@ -381,6 +382,7 @@ bool interp_serve_requests(struct x86_cpu *c)
 		int vec;
 
 		x86_fpu_put(c);
+		x86_steal_update(c);
 		vec = v->irqchip->ack(v->irqchip_dev);
 		if (vec >= 0) {
 			struct x86_event ev = {.type = EV_INTR, .vector = (u8)vec};
