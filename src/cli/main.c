@@ -23,11 +23,15 @@ int main(int argc, char **argv)
 	struct options o;
 	int code = options_parse(&o, argc, argv);
 
-	if (code)
+	if (code) {
+		options_free(&o);
 		return code;
+	}
 	switch (o.command) {
 	case CMD_RUN:
-		return run_vm(&o);
+		code = run_vm(&o);
+		options_free(&o);
+		return code;
 	case CMD_VERSION:
 		print_version(stdout);
 		break;

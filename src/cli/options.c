@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/diskopts.h"
 #include "cli/keyval.h"
 #include "cli/netopts.h"
 #include "vcpu/vm.h"
@@ -286,6 +287,25 @@ static const struct {
                                {.deflate_on_oom = true, .reporting = true}},
 };
 
+static int set_disk(struct options *o, const struct option_def *d, const char *arg)
+{
+	if (o->nr_disks == VM_MAX_DISKS)
+		return bad_value(d, arg, "there are 24 disks already, which is all");
+	_Static_assert(VM_MAX_DISKS == 24, "the text");
+	if (disk_option_parse(&o->disk[o->nr_disks], arg, &o->disk_text[o->nr_disks]) < 0)
+		return -1;
+	o->nr_disks++;
+	return 0;
+}
+
+void options_free(struct options *o)
+{
+	for (unsigned i = 0; i < VM_MAX_DISKS; i++) {
+		free(o->disk_text[i]);
+		o->disk_text[i] = NULL;
+	}
+}
+
 /* A kind of device, then its keys. */
 static int set_device(struct options *o, const struct option_def *d, const char *arg)
 {
@@ -370,6 +390,9 @@ static const struct option_def option_table[] = {
                set_console, 0, "file:console.log"),
 	OPTION("--device", NULL, "KIND",
                "virtio device: rng or balloon; may be given several times", set_device, 0, "rng"),
+	OPTION("--disk", NULL, "DISK",
+               "disk: file, device, nbd://HOST/NAME or ram:SIZE, with settings (ringer(1))",
+               set_disk, 0, "disk.qcow2"),
 	OPTION("--name", NULL, "NAME", "name of the virtual machine, in messages and in ps",
                set_name, 0, "web-1"),
 	OPTION("--net", NULL, "NET",
@@ -480,6 +503,7 @@ static const struct {
 	{"smp", "--cpus"},         {"mem", "--memory"},
 	{"initramfs", "--initrd"}, {"accel", "--engine"},
 	{"serial", "--console"},   {"s", "--gdb"},
+	{"drive", "--disk"},       {"hda", "--disk"},
 	{"nic", "--net"},          {"netdev", "--net"},
 };
 

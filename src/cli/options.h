@@ -42,6 +42,9 @@ struct options {
 	u64 lockstep_insns, lockstep_break;
 	bool lockstep_exact;
 
+	struct vm_disk disk[VM_MAX_DISKS];
+	unsigned nr_disks;
+	char *disk_text[VM_MAX_DISKS]; /* what their strings point into */
 	struct vm_device device[VM_MAX_DEVICES];
 	unsigned nr_devices;
 	unsigned nr_nets; /* network cards */
@@ -50,6 +53,7 @@ struct options {
 
 /* 0, or VM_EXIT_USAGE with one line logged. The strings point into argv. */
 int options_parse(struct options *o, int argc, char **argv);
+void options_free(struct options *o); /* parsed or not */
 
 /* "512M", "2G", "64" (MiB): bytes. 0, or -1: not a size. Values over 2^63 are not sizes. */
 int options_parse_size(const char *s, u64 *bytes);

@@ -355,6 +355,8 @@ static void config_from_options(struct vm_config *c, const struct options *o)
 	c->no_reboot = o->no_reboot || o->lockstep; /* the shadow has no devices to reset */
 	c->timed_exits = o->exit_stats;
 	c->trace.mask = o->trace_mask;
+	c->disk = o->disk;
+	c->nr_disks = o->nr_disks;
 	c->device = o->device;
 	c->nr_devices = o->nr_devices;
 }

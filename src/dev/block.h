@@ -8,7 +8,7 @@
  *
  * Threading: everything with the machine lock held. `done` is called with it too, from the loop's
  * thread or from within block_kick() and block_drain(), never from within block_submit(). It may
- * submit again. Ownership: whoever made a block destroys it, after the devices. */
+ * submit again. Ownership: a block belongs to the device that is made with it. */
 #pragma once
 
 #include <sys/queue.h>
@@ -58,6 +58,9 @@ struct block_ops {
 
 struct block {
 	const struct block_ops *ops;
+	/* After some calls of `done`, once: the device interrupts its driver. NULL: nobody. */
+	void (*settled)(void *arg);
+	void *settled_arg;
 	const char *name; /* for messages */
 	u64 size;         /* bytes, a multiple of 512 */
 	bool ro;

@@ -410,13 +410,16 @@ static bool collect_pool(struct disk *d)
 
 static void collect_all(struct disk *d)
 {
-	bool any = true;
+	bool any = true, some = false;
 
 	while (any) {
 		ring_submit(d);
 		any = collect_ring(d);
 		any |= collect_pool(d);
+		some |= any;
 	}
+	if (some && d->block.settled)
+		d->block.settled(d->block.settled_arg);
 	if (d->unsubmitted)
 		wake_loop(d); /* the kernel was short of memory: again */
 }

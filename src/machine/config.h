@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/types.h"
+#include "io/disk.h"
 
 struct vm;
 struct engine_ops;
@@ -31,6 +32,16 @@ struct vm_device {
 	bool deflate_on_oom, reporting;
 };
 
+/* A virtual disk (--disk). */
+struct vm_disk {
+	struct disk_config image;
+	const char *serial; /* NULL: "diskN" */
+	unsigned queues;
+	bool packed;
+	bool stop_on_error; /* pause the VM when the host fails; else the guest gets the error */
+};
+
+#define VM_MAX_DISKS   24
 #define VM_MAX_DEVICES 31 /* PCI slots */
 
 struct vm_config {
@@ -55,6 +66,8 @@ struct vm_config {
 	const struct net_config *net;
 	struct trace trace;
 
+	const struct vm_disk *disk;
+	unsigned nr_disks;
 	const struct vm_device *device;
 	unsigned nr_devices;
 };

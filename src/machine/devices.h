@@ -5,9 +5,12 @@
 #include "dev/virtio.h"
 #include "machine/config.h"
 
-/* Those that the machine has business with later; NULL when there is none. */
+/* What devices need of the machine, and those that it has business with later, NULL when there are
+ * none. */
 struct machine_devices {
-	struct virtio_balloon *balloon; /* the first one */
+	struct vm *vm;
+	struct block *disk[VM_MAX_DISKS]; /* open, and no device's yet */
+	struct virtio_balloon *balloon;   /* the first one */
 };
 
 /* Make them all, in the order in which they were asked for. 0 or -errno (logged); what was made is

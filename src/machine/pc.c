@@ -381,7 +381,7 @@ int pc_create(struct vm *vm, const struct vm_config *cfg)
 		log_error("out of memory");
 		return VM_EXIT_HOST;
 	}
-	pc->vm = vm;
+	pc->vm = pc->devices.vm = vm;
 	platform_init(&pc->platform);
 	vm->machine = pc;
 	vm->trace = cfg->trace;
@@ -395,6 +395,12 @@ int pc_create(struct vm *vm, const struct vm_config *cfg)
 	if (boot_image_open(&pc->image, &boot) < 0) {
 		code = VM_EXIT_USAGE;
 		goto fail;
+	}
+	for (unsigned i = 0; i < cfg->nr_disks; i++) {
+		if (disk_open(&pc->devices.disk[i], vm->loop, &cfg->disk[i].image) < 0) {
+			code = VM_EXIT_USAGE;
+			goto fail;
+		}
 	}
 	if (pmap_create(&vm->pmap, cfg->ram_size) < 0)
 		goto fail;
@@ -440,6 +446,8 @@ void pc_destroy(struct vm *vm)
 			vm->vcpu[i]->engine_state = NULL;
 		}
 	dev_destroy_all(&vm->devices);
+	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
+		block_destroy(pc->devices.disk[i]);
 	chardev_destroy(pc->debugcon);
 	chardev_destroy(pc->console);
 	boot_image_close(pc->image);
