@@ -9,7 +9,8 @@
 #define B     (VA + 0x400000)
 #define C     (VA + 0x600000)
 #define PAGES 6ull
-#define STACK ((u64)this_cpu() + CPU_STACK_TOP - 0x4000)
+#define STACK (VA + 0x20000)
+#define USER  0x100 /* with a loop's number: in ring 3 */
 
 /* RDI, RSI, RDX: A, B, C plus offsets of theirs; RCX: rounds; R8: A - 2^62 + 64. Each leaves what
  * it computed in RAX. */
@@ -56,6 +57,11 @@
 	X(nested, "movl $3, %r9d; 3: movq %rdi, %rbp; movq %rcx, %rbx\n"                           \
 	          "1: addq (%rbp), %rax; addq $8, %rbp; decq %rbx; jnz 1b\n"                       \
 	          "decl %r9d; jnz 3b")                                                             \
+	X(takes_turns, "1: addq (%rdi), %rax; addq %rax, 8(%rsi); xorq 8(%rdi), %rax\n"            \
+	               "xchgq %rdi, %rsi; xchgq %rsi, %rdx; decq %rcx; jnz 1b")                    \
+	X(takes_turns_indexed, "movl $16, %ebx; 1: addq (%rdi,%rbx), %rax\n"                       \
+	                       "movq %rax, -8(%rsi,%rbx,2); xchgq %rdi, %rsi\n"                    \
+	                       "xchgq %rsi, %rdx; decq %rcx; jnz 1b")                              \
 	X(read_modify_write, "1: addq %rax, (%rdi); addq 8(%rdi), %rax; addq $8, %rdi\n"           \
 	                     "decq %rcx; jnz 1b")
 
@@ -72,13 +78,14 @@ static const u64 area[] = {A, B, C};
 static u64 area_pa[3];
 
 /* Three areas whose pages lie in memory in another order than they are mapped. */
-static void areas_map(void)
+static void areas_map(u64 flags)
 {
-	map_new(CODE, KRWX);
+	map_new(CODE, flags);
+	map_new(STACK, flags);
 	for (unsigned i = 0; i < 3; i++) {
 		area_pa[i] = pages_alloc(PAGES, PAGE);
 		for (u64 p = 0; p < PAGES; p++)
-			map(0, area[i] + p * PAGE, area_pa[i] + (PAGES - 1 - p) * PAGE, KRWX);
+			map(0, area[i] + p * PAGE, area_pa[i] + (PAGES - 1 - p) * PAGE, flags);
 	}
 }
 
@@ -125,7 +132,8 @@ struct course {
 
 enum hole { NONE, ABSENT, READ_ONLY, HOLES };
 
-static void follow(struct course *c, u64 offset, u64 rounds, enum hole kind, u64 hole, bool step)
+static void follow(struct course *c, bool user, u64 offset, u64 rounds, enum hole kind, u64 hole,
+                   bool step)
 {
 	struct regs r;
 	u64 *pte = pte_of(0, hole, 0), was = *pte & ~(P_A | P_D);
@@ -134,7 +142,7 @@ static void follow(struct course *c, u64 offset, u64 rounds, enum hole kind, u64
 	*pte = kind == NONE ? was : kind == ABSENT ? 0 : was & ~P_W;
 	barrier();
 	invlpg(hole);
-	regs_kernel(&r, CODE, STACK);
+	(user ? regs_user : regs_kernel)(&r, CODE, STACK + 2048);
 	r.rax = 0;
 	r.rdi = A + offset;
 	r.rsi = B + offset;
@@ -171,6 +179,7 @@ static void compare(const struct course *got, const struct course *want)
 		expect_regs(&got->at[i], &want->at[i], what[i]);
 		expect_eq(got->at[i].rip, want->at[i].rip, "RIP");
 		expect_eq(got->at[i].vector, want->at[i].vector, "vector");
+		expect_eq(got->at[i].err, want->at[i].err, "error code");
 		expect_eq(got->cr2[i], want->cr2[i], "CR2");
 		expect_eq(got->memory[i], want->memory[i], "memory");
 	}
@@ -178,13 +187,15 @@ static void compare(const struct course *got, const struct course *want)
 
 /* What instruction after instruction does, done at speed: on pages that are all there, and with one
  * that is missing or may not be written. */
-static void loop(u64 which)
+static void loop(u64 arg)
 {
+	bool user = arg & USER;
+	u64 which = arg & ~(u64)USER;
 	static const u64 offset[] = {0, 0x7f8, 0xfc5};
 	static struct course want, got;
 	u64 rounds = rounds_of(loops[which].start);
 
-	areas_map();
+	areas_map(user ? URWX : KRWX);
 	write_cr0(read_cr0() | CR0_WP);
 	code_copy(CODE, loops[which].start, loops[which].end);
 	serialize();
@@ -194,11 +205,11 @@ static void loop(u64 which)
 				u64 hole = area[i] + (o + 1) % 3 * PAGE;
 
 				set_handler(V_DB, step_on);
-				follow(&want, offset[o], rounds, kind, hole, true);
+				follow(&want, user, offset[o], rounds, kind, hole, true);
 				set_handler(V_DB, NULL);
-				follow(&got, offset[o], rounds, kind, hole, false);
+				follow(&got, user, offset[o], rounds, kind, hole, false);
 				compare(&got, &want);
-				follow(&got, offset[o], rounds, kind, hole, false);
+				follow(&got, user, offset[o], rounds, kind, hole, false);
 				compare(&got, &want);
 			}
 }
@@ -241,7 +252,7 @@ static void remapped(u64 code)
 	u64 sum = 0;
 
 	for (unsigned round = 0; round < 5 && !case_bad(); round++) {
-		areas_map();
+		areas_map(KRWX);
 		areas_fill();
 		code_copy(CODE, start[code], end[code]);
 		*(u64 *)B = 0;
@@ -258,7 +269,7 @@ static void remapped(u64 code)
 		apic_on();
 		set_handler(V_TIMER, tick);
 		timer_start(2000000, TIMER_PERIODIC);
-		regs_kernel(&r, CODE, STACK);
+		regs_kernel(&r, CODE, STACK + 2048);
 		r.rflags |= F_IF;
 		r.rdi = A;
 		r.rsi = B;
@@ -286,12 +297,13 @@ static void own_code(u64 before)
 	struct regs r;
 
 	map_new(CODE, KRWX);
+	map_new(STACK, KRWX);
 	for (unsigned k = 0; k < 20 && !case_bad(); k++) {
 		u32 imm = 0x11111111, sum = 0;
 
 		code_put(at, changes_itself);
 		serialize();
-		regs_kernel(&r, at, STACK);
+		regs_kernel(&r, at, STACK + 2048);
 		r.rax = 0;
 		r.rdi = at + 1 - before;
 		r.rcx = rounds;
@@ -309,27 +321,53 @@ static void own_code(u64 before)
 
 static const struct test_case cases[] = {
 	{"base", loop, 0},
+	{"base, ring 3", loop, USER | 0},
 	{"base disp", loop, 1},
+	{"base disp, ring 3", loop, USER | 1},
 	{"index", loop, 2},
+	{"index, ring 3", loop, USER | 2},
 	{"index below", loop, 3},
+	{"index below, ring 3", loop, USER | 3},
 	{"index great", loop, 4},
+	{"index great, ring 3", loop, USER | 4},
 	{"index wraps", loop, 5},
+	{"index wraps, ring 3", loop, USER | 5},
 	{"two", loop, 6},
+	{"two, ring 3", loop, USER | 6},
 	{"two bases", loop, 7},
+	{"two bases, ring 3", loop, USER | 7},
 	{"widen", loop, 8},
+	{"widen, ring 3", loop, USER | 8},
 	{"narrow", loop, 9},
+	{"narrow, ring 3", loop, USER | 9},
 	{"odd steps", loop, 10},
+	{"odd steps, ring 3", loop, USER | 10},
 	{"three", loop, 11},
+	{"three, ring 3", loop, USER | 11},
 	{"high regs", loop, 12},
+	{"high regs, ring 3", loop, USER | 12},
 	{"high key", loop, 13},
+	{"high key, ring 3", loop, USER | 13},
 	{"base changes", loop, 14},
+	{"base changes, ring 3", loop, USER | 14},
 	{"both grow", loop, 15},
+	{"both grow, ring 3", loop, USER | 15},
 	{"shrinks", loop, 16},
+	{"shrinks, ring 3", loop, USER | 16},
 	{"unaligned", loop, 17},
+	{"unaligned, ring 3", loop, USER | 17},
 	{"stack", loop, 18},
+	{"stack, ring 3", loop, USER | 18},
 	{"exit inside", loop, 19},
+	{"exit inside, ring 3", loop, USER | 19},
 	{"nested", loop, 20},
-	{"read modify write", loop, 21},
+	{"nested, ring 3", loop, USER | 20},
+	{"takes turns", loop, 21},
+	{"takes turns, ring 3", loop, USER | 21},
+	{"takes turns indexed", loop, 22},
+	{"takes turns indexed, ring 3", loop, USER | 22},
+	{"read modify write", loop, 23},
+	{"read modify write, ring 3", loop, USER | 23},
 	{"remapped while a loop adds", remapped, 0},
 	{"remapped while a loop waits", remapped, 1},
 	{"remapped while a loop copies", remapped, 2},

@@ -109,6 +109,13 @@ static inline void as_mov(struct bt_asm *a, int dst, int src)
 	as_rr(a, true, 0x89, src, dst);
 }
 
+/* op reg, %gs:disp(base) */
+static inline void as_gs_at(struct bt_asm *a, unsigned op, int reg, int base, s32 disp)
+{
+	as_1(a, 0x65);
+	as_mem(a, true, op, reg, base, -1, 0, disp);
+}
+
 static inline void as_ld_gs(struct bt_asm *a, int reg, s32 disp)
 {
 	as_gs(a, true, 0x8b, reg, disp);

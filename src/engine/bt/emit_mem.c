@@ -156,9 +156,9 @@ static s32 new_site(struct xlate *x, unsigned cls)
 	return BT_GS_SITE(cls, x->next_site++ % BT_SITES);
 }
 
-/* The comparison; the address is in BT_T0 (form A: it is lost; B: BT_T1 is used). */
-static void emit_compare(struct xlate *x, unsigned n, unsigned size, bool write, bool form_b,
-                         bool saved, u32 retry, s32 site)
+/* The comparison; the address is in BT_T0 (form A: it is lost; B: BT_T1 is used). Its miss. */
+static struct cold *emit_compare(struct xlate *x, unsigned n, unsigned size, bool write,
+                                 bool form_b, bool saved, u32 retry, s32 site)
 {
 	struct cold *k;
 	int t = form_b ? BT_T1 : BT_T0;
@@ -178,19 +178,22 @@ static void emit_compare(struct xlate *x, unsigned n, unsigned size, bool write,
 	k->back = retry;
 	k->form_b = form_b;
 	k->saved = saved;
+	return k;
 }
 
 /* Form B from a virtual address in BT_T0 on. */
 static void finish_b(struct xlate *x, unsigned n, unsigned size, bool write, bool live, u32 retry,
                      s32 site, struct mem_ref *out)
 {
-	emit_compare(x, n, size, write, true, live, retry, site);
+	struct cold *k = emit_compare(x, n, size, write, true, live, retry, site);
+
 	if (live) {
 		emit_flags_restore(x, BT_T1);
 		as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
 		as_lea(&x->a, true, BT_T0, BT_T0, BT_T1, 0, 0);
 	} else {
 		as_add_gs(&x->a, BT_T0, site + (s32)offsetof(struct bt_site, addend));
+		k->done = as_here(&x->a);
 	}
 	*out = (struct mem_ref){.base = BT_T0, .index = 0xff, .spare = BT_T1};
 }
@@ -198,14 +201,18 @@ static void finish_b(struct xlate *x, unsigned n, unsigned size, bool write, boo
 static void finish_a(struct xlate *x, unsigned n, int base, s32 disp, unsigned size, bool write,
                      bool live, u32 retry, s32 site, struct mem_ref *out)
 {
+	struct cold *k;
+
 	if (disp)
 		as_lea(&x->a, true, BT_T0, base, -1, 0, disp);
 	else
 		as_mov(&x->a, BT_T0, base);
-	emit_compare(x, n, size, write, false, live, retry, site);
+	k = emit_compare(x, n, size, write, false, live, retry, site);
 	if (live)
 		emit_flags_restore(x, BT_T0);
 	as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
+	if (!live)
+		k->done = as_here(&x->a);
 	*out = (struct mem_ref){.base = (u8)base, .index = BT_T1, .disp = disp, .spare = BT_T0};
 }
 
@@ -395,6 +402,8 @@ static void emit_group_compare(struct xlate *x, unsigned i, unsigned n, bool sav
 	k->back = retry;
 	k->saved = saved;
 	as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
+	/* A loop's limit needs BT_T0. */
+	k->done = q->loop ? retry : as_here(&x->a);
 }
 
 void emit_group_check(struct xlate *x, unsigned i, unsigned n)
@@ -551,6 +560,50 @@ void emit_loop_setup(struct xlate *x, unsigned n)
 	emit_pins(x);
 }
 
+/* The address in BT_T0 (which is kept if this does not help) is looked up in the TLB, the slot
+ * filled from there, and the code behind the use of the slot goes on. As STUB_MISS does it, for
+ * slots of user code, of which nothing is to be noted, and which have been filled before: those are
+ * in the log. */
+static void emit_refill(struct xlate *x, const struct cold *k, unsigned size)
+{
+	struct bt_asm *a = &x->a;
+	s32 set = BT_GS_C(tlbs) + (s32)((k->cls >> 1) * TLB_SIZE * sizeof(struct tlb_entry));
+	s32 tag = set +
+	          (s32)(k->cls & 1 ? offsetof(struct tlb_entry, w) : offsetof(struct tlb_entry, r));
+	s32 addend = set + (s32)offsetof(struct tlb_entry, bt_addend);
+	s32 slot_addend = k->site + (s32)offsetof(struct bt_site, addend);
+	u32 miss, empty;
+
+	as_gs(a, false, 0x80, 7, k->site + 7); /* cmp byte: the highest of the page */
+	as_1(a, BT_PB_NONE >> 56);
+	empty = as_jcc(a, 4, 0);
+	as_rr(a, false, 0x89, BT_T0, BT_T1);
+	as_rr(a, false, 0xc1, 5, BT_T1); /* shr */
+	as_1(a, PAGE_SHIFT - 5);
+	as_alu_i(a, false, 4, BT_T1, (s32)((TLB_SIZE - 1) * sizeof(struct tlb_entry)));
+	as_gs_at(a, 0x2b, BT_T0, BT_T1, tag); /* sub */
+	as_cmp_i(a, BT_T0, (s32)PAGE_SIZE - size);
+	miss = as_jcc(a, 7, 0); /* ja */
+	if (k->form_b) {
+		as_gs_at(a, 0x03, BT_T0, BT_T1, tag);
+		as_gs_at(a, 0x8b, BT_T1, BT_T1, addend);
+		as_st_gs(a, slot_addend, BT_T1);
+		as_mov(a, BT_T1, BT_T0);
+		as_alu_i(a, true, 4, BT_T1, (s32)PAGE_MASK);
+		as_st_gs(a, k->site, BT_T1);
+		as_add_gs(a, BT_T0, slot_addend);
+	} else {
+		as_gs_at(a, 0x8b, BT_T0, BT_T1, tag);
+		as_st_gs(a, k->site, BT_T0);
+		as_gs_at(a, 0x8b, BT_T1, BT_T1, addend);
+		as_st_gs(a, slot_addend, BT_T1);
+	}
+	as_jmp(a, k->done);
+	as_patch(a, miss, as_here(a));
+	as_gs_at(a, 0x03, BT_T0, BT_T1, tag); /* add */
+	as_patch(a, empty, as_here(a));
+}
+
 /* The range crosses its page, or the page isn't in the TLB with the right: the variant. */
 void emit_cold_group(struct xlate *x, const struct cold *k)
 {
@@ -560,6 +613,8 @@ void emit_cold_group(struct xlate *x, const struct cold *k)
 	x->bt->exits[e].mode = x->mode | BTM_SINGLE;
 	as_patch(&x->a, k->from, as_here(&x->a));
 	as_add_gs(&x->a, BT_T0, k->site);
+	if (k->cls >= BT_USER_R)
+		emit_refill(x, k, k->span);
 	as_rr(&x->a, false, 0x89, BT_T0, BT_T1);
 	as_alu_i(&x->a, false, 4, BT_T1, 0xfff);
 	as_alu_i(&x->a, false, 7, BT_T1, (s32)PAGE_SIZE - k->span);
@@ -596,6 +651,8 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 		as_add_gs(&x->a, BT_T0, k->site);
 	else if (k->rel)
 		as_lea(&x->a, true, BT_T0, BT_T0, -1, 0, k->rel);
+	if (k->done && k->cls >= BT_USER_R && k->size && k->size <= 64)
+		emit_refill(x, k, k->size);
 	as_mov_i32(&x->a, BT_T1, (u32)k->site);
 	as_call(&x->a,
 	        (u32)(x->bt->stub[write ? STUB_MISS_W : STUB_MISS_R] - (uintptr_t)x->bt->cache.rx));

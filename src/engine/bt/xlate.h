@@ -102,6 +102,7 @@ struct cold {
 	u16 insn;
 	u32 from;   /* rel32 to patch to the cold code */
 	u32 back;   /* where to go on */
+	u32 done;   /* COLD_MISS: behind the use of the slot; 0: only the slot will do */
 	s32 site;   /* %gs-offset of the slot */
 	s32 rel;    /* COLD_MISS: still to be added to the address in BT_T0 */
 	u16 span;   /* COLD_GROUP: bytes checked */
