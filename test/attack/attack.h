@@ -14,7 +14,9 @@ enum attack_mode { LONG0, LONG3, COMPAT3, PROT0, PAE0, NR_MODES };
 #define TSS_PA     0x3000
 #define STACK0_PA  0x4ff0  /* top */
 #define HANDLER_PA 0x6000  /* a HLT for each vector */
+#define REMAP_PA   0x6200  /* a function that exchanges the second page of code with ALT_PA's */
 #define CODE_PA    0x10000 /* two pages, the third absent in the page tables */
+#define ALT_PA     0x20000 /* what else may be mapped as the second page of code */
 #define STACK_PA   0x30000 /* top */
 #define DATA_PA    0x40000
 #define DATA_END   0x60000
@@ -23,12 +25,16 @@ enum attack_mode { LONG0, LONG3, COMPAT3, PROT0, PAE0, NR_MODES };
 #define NR_TARGETS 24
 #define MAX_INSNS  24
 
-/* One case: code with the places where instructions begin. */
+/* One case: code with the places where instructions begin, as offsets from CODE_PA. */
 struct attack_case {
 	enum attack_mode mode;
 	unsigned nr;
 	u16 start[MAX_INSNS + 1];
+	u16 at;      /* where it begins */
+	bool remaps; /* it calls REMAP_PA */
 	u8 code[0x800];
+	u8 other[0x800]; /* the same, changed here and there: what of it would be on the second page
+	                  * is at ALT_PA */
 };
 
 struct rnd {

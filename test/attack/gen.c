@@ -10,7 +10,9 @@ struct gen {
 	struct rnd *r;
 	const struct targets *t;
 	u8 *p, *end;
-	bool code64, locks;
+	bool code64, locks, remaps;
+	u32 at; /* address of the code */
+	const u8 *begin;
 };
 
 enum {
@@ -363,7 +365,21 @@ static void put_form(struct gen *g, const struct form *f)
 /* Jumps, and set-up that makes the rest bite. */
 static void put_special(struct gen *g)
 {
-	switch (rnd_below(g->r, 8)) {
+	switch (rnd_below(g->r, g->remaps ? 12 : 10)) {
+	case 8: /* a call of what follows, or of what was before */
+		put(g, 0xe8);
+		put_n(g, rnd_below(g->r, 3) ? rnd_below(g->r, 40) : 0u - rnd_below(g->r, 60), 4);
+		break;
+	case 9: /* test %ecx, %ecx; a jump backward, until ECX is 0 */
+		put_n(g, 0xc985, 2);
+		put(g, 0xe0 | rnd_below(g->r, 2));
+		put(g, (u8)(0u - rnd_below(g->r, 40)));
+		break;
+	case 10:
+	case 11:
+		put(g, 0xe8);
+		put_n(g, REMAP_PA - (g->at + (u32)(g->p - g->begin) + 4), 4);
+		break;
 	case 0: /* into the middle of what follows */
 		put(g, 0xeb);
 		put(g, (u8)rnd_below(g->r, 20));
@@ -438,17 +454,38 @@ void attack_generate(struct attack_case *a, const struct targets *t, struct rnd 
 		a->mode = a->mode == NR_MODES ? LONG0 : LONG3;
 	g.code64 = a->mode == LONG0 || a->mode == LONG3;
 	a->nr = 4 + rnd_below(r, MAX_INSNS - 4);
+	/* At the page's start, over two pages, or over the second page's end. */
+	switch (rnd_below(r, 4)) {
+	case 0:
+	case 1:
+		a->at = (u16)(PAGE_SIZE - rnd_below(r, 120));
+		break;
+	case 2:
+		a->at = rnd_below(r, 4) ? 0 : (u16)(2 * PAGE_SIZE - 1 - rnd_below(r, 120));
+		break;
+	}
+	a->remaps = a->at && (a->mode == LONG0 || a->mode == PAE0) && rnd_below(r, 2);
+	g.remaps = a->remaps;
+	g.at = CODE_PA + a->at;
+	g.begin = a->code;
+	if (a->at > PAGE_SIZE) /* what there is room for */
+		g.end = a->code + 2 * PAGE_SIZE - a->at;
 	for (unsigned i = 0; i < a->nr; i++) {
 		const struct form *f = &forms[rnd_below(r, ARRAY_SIZE(forms))];
 
-		a->start[i] = (u16)(g.p - a->code);
+		a->start[i] = (u16)(a->at + (g.p - a->code));
 		if (rnd_below(r, 6) == 0)
 			put_special(&g);
 		else if (!(f->flags & (g.code64 ? ONLY32 : ONLY64)) &&
 		         (locks || f->map || (f->op != 0x86 && f->op != 0x87)))
 			put_form(&g, f);
 	}
-	a->start[a->nr] = (u16)(g.p - a->code);
+	a->start[a->nr] = (u16)(a->at + (g.p - a->code));
+	memcpy(a->other, a->code, sizeof(a->other));
+	for (unsigned i = 0; i < 4 && a->remaps; i++)
+		a->other[rnd_below(r, (u32)(g.p - a->code))] ^= 1u << rnd_below(r, 8);
+	defuse(a->other, a->other + (g.p - a->code));
 	defuse(a->code, g.p);
 	memset(g.p, 0xf4, 16);
+	memset(a->other + (g.p - a->code), 0xf4, 16);
 }

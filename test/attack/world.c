@@ -16,6 +16,9 @@
 
 #define OPEN (PTE_P | PTE_W | PTE_U)
 
+/* Where the last level of the tables of low memory is mapped, for make_remap(). */
+#define TABLES_VA (RAM_SIZE + 32 * PAGE_SIZE)
+
 /* ---- the monitor's memory ---- */
 
 static u8 *pattern_new(u8 *p, size_t n)
@@ -317,6 +320,37 @@ static void make_page_tables(struct world *w, const struct targets *t, struct rn
 	w->tables_end = next;
 }
 
+/* A function that exchanges the mapping of the second page of code; its flags are XOR's. */
+static void make_remap(struct world *w, const struct attack_case *a)
+{
+	bool code64 = a->mode == LONG0;
+	const u32 page = CODE_PA + PAGE_SIZE, change = page ^ ALT_PA;
+	unsigned from = MAX(a->at, (unsigned)PAGE_SIZE), end = a->at + sizeof(a->other);
+	gpa_t none = RAM_SIZE;
+	u64 *e = entry(w, page, &none);
+	u8 *p = w->shadow + REMAP_PA;
+	u32 at = TABLES_VA + ((uintptr_t)e & ~PAGE_MASK);
+
+	*entry(w, TABLES_VA, &none) = ((gpa_t)((u8 *)e - w->shadow) & PAGE_MASK) | PTE_P | PTE_W;
+	*p++ = 0x81; /* xorl $change, at */
+	*p++ = code64 ? 0x34 : 0x35;
+	if (code64)
+		*p++ = 0x25;
+	put_le32(p, at);
+	put_le32(p + 4, change);
+	p += 8;
+	*p++ = 0x0f; /* invlpg page */
+	*p++ = 0x01;
+	*p++ = code64 ? 0x3c : 0x3d;
+	if (code64)
+		*p++ = 0x25;
+	put_le32(p, page);
+	p[4] = 0xc3;
+	if (end > from)
+		memcpy(w->shadow + ALT_PA + (from - PAGE_SIZE), a->other + (from - a->at),
+		       end - from);
+}
+
 static void make_data(struct world *w, const struct targets *t, struct rnd *r)
 {
 	for (gpa_t at = DATA_PA; at < DATA_END; at += 8)
@@ -363,7 +397,9 @@ void world_load(struct world *w, const struct attack_case *a, const struct targe
 	make_data(w, t, &r);
 	make_tables(w, a->mode);
 	make_page_tables(w, t, &r);
-	memcpy(w->shadow + CODE_PA, a->code, sizeof(a->code));
+	memcpy(w->shadow + CODE_PA + a->at, a->code, sizeof(a->code));
+	if (a->remaps)
+		make_remap(w, a);
 	if (a->mode ==
 	    PAE0) { /* the same tables from the third level on; entries have fewer bits */
 		for (unsigned i = 0; i < 4; i++)
