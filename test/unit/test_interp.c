@@ -206,6 +206,40 @@ static void test_farthest_operand(void **state)
 	}
 }
 
+/* An instruction over two pages gives way to one that isn't: the next page is not fetched. */
+static void test_no_fetch_behind(void **state)
+{
+	u64 table = 0x105007, pte;
+	struct cpurig r;
+
+	setup(&r, "", 0);
+	/* A page table for the first 2 MiB. */
+	for (unsigned i = 0; i < 512; i++) {
+		pte = i * PAGE_SIZE | PTE_P | PTE_W;
+		pmap_write(r.vm.pmap, 0x105000 + i * 8, &pte, 8);
+	}
+	pmap_write(r.vm.pmap, 0x102000, &table, 8);
+	pte = 0x102007;
+	pmap_write(r.vm.pmap, 0x101000, &pte, 8);
+	mmu_flush_all(r.c);
+	pmap_write(r.vm.pmap, CODE + 0xfff, "\xb0\x05", 2); /* mov $5, %al */
+	r.c->rip = CODE + 0xfff;
+	assert_int_equal(interp_step(r.c), 0);
+	assert_int_equal(r.c->rip, CODE + 0x1001);
+	pte = 0;
+	pmap_write(r.vm.pmap, 0x105000 + (CODE / PAGE_SIZE + 1) * 8, &pte, 8);
+	mmu_flush_all(r.c);
+	r.c->rip = CODE + 0xfff;
+	assert_int_equal(interp_step(r.c), 1);
+	assert_int_equal(r.c->ev.vector, X86_PF);
+	assert_int_equal(r.c->ev.cr2, CODE + 0x1000);
+	pmap_write(r.vm.pmap, CODE + 0xfff, "\x90", 1);
+	r.c->rip = CODE + 0xfff;
+	assert_int_equal(interp_step(r.c), 0);
+	assert_int_equal(r.c->rip, CODE + 0x1000);
+	rig_fini(&r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -216,6 +250,7 @@ int main(void)
 		cmocka_unit_test(test_apic_over_ram),
 		cmocka_unit_test(test_bad_bytes_change),
 		cmocka_unit_test(test_farthest_operand),
+		cmocka_unit_test(test_no_fetch_behind),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -111,23 +111,33 @@ static unsigned hash_of(gpa_t gpa, u32 mode)
 	return (unsigned)(h >> (64 - BLOCK_HASH_BITS));
 }
 
+/* The block's bytes on its first page, or on its second one, are what they were? */
+static bool same_bytes(const struct block *b, const u8 *page, unsigned from, unsigned end)
+{
+	unsigned off = (unsigned)(b->gpa & ~PAGE_MASK);
+
+	for (unsigned i = from; i < end; i++)
+		if (((const volatile u8 *)page)[(off + i) % PAGE_SIZE] != b->code[i])
+			return false;
+	return true;
+}
+
+/* Of the `seen` bytes, how many are on the first page? */
+static unsigned on_first(const struct block *b)
+{
+	return MIN((unsigned)b->seen, (unsigned)PAGE_SIZE - (unsigned)(b->gpa & ~PAGE_MASK));
+}
+
 /* The page was written since: are the block's own bytes the same? Then it lives on. */
 static bool revalidate(struct x86_cpu *c, struct block *b, const struct itlb_entry *e,
                        const struct itlb_entry *e2)
 {
 	u32 ver = pmap_code_mark(c->pmap, b->page_ver);
 	u32 ver2 = e2 ? pmap_code_mark(c->pmap, b->page2_ver) : 0;
-	unsigned off = (unsigned)(b->gpa & ~PAGE_MASK);
 
-	for (unsigned i = 0; i < b->seen; i++) {
-		unsigned at = off + i;
-		u8 now = at < PAGE_SIZE ? *(volatile const u8 *)(e->hva + at)
-		         : e2           ? *(volatile const u8 *)(e2->hva + at - PAGE_SIZE)
-		                        : 0xff;
-
-		if (now != b->code[i])
-			return false;
-	}
+	if (!same_bytes(b, e->hva, 0, on_first(b)) ||
+	    (e2 && !same_bytes(b, e2->hva, on_first(b), b->seen)))
+		return false;
 	b->ver = ver;
 	b->ver2 = ver2;
 	return true;
@@ -154,17 +164,20 @@ static struct block *find(struct interp *in, struct x86_cpu *c, u32 mode, u64 li
 
 		if (b->gpa != gpa || b->mode != mode || b->ver == BLOCK_DEAD)
 			continue;
-		if (b->page2_ver) {
-			e2 = mmu_fetch(c, (lin & PAGE_MASK) + PAGE_SIZE);
-			if (!e2 || e2->gpa != b->gpa2)
-				continue;
-			at2 = *e2;
-			e2 = &at2;
+		/* What is there now need not reach into the next page, which must not be fetched
+		 * then. */
+		if (block_fresh(b) || same_bytes(b, at.hva, 0, on_first(b))) {
+			if (b->page2_ver) {
+				e2 = mmu_fetch(c, (lin & PAGE_MASK) + PAGE_SIZE);
+				if (!e2 || e2->gpa != b->gpa2)
+					continue;
+				at2 = *e2;
+				e2 = &at2;
+			}
+			if ((block_fresh(b) && (!e2 || b->ver2 == *(volatile u32 *)b->page2_ver)) ||
+			    revalidate(c, b, &at, e2))
+				return b;
 		}
-		if (block_fresh(b) && (!e2 || b->ver2 == *(volatile u32 *)b->page2_ver))
-			return b;
-		if (revalidate(c, b, &at, e2))
-			return b;
 		b->ver = BLOCK_DEAD; /* links to it die with it */
 		*pp = b->hash_next;
 		break;
