@@ -249,8 +249,9 @@ static int set_lockstep(struct options *o, const struct option_def *d, const cha
 }
 
 struct device_arg {
-	const char *name;
+	const char *kind;
 	struct vm_device device;
+	const char *name, *where; /* of a console port */
 };
 
 #define DEVICE_KEY(key, kind, field)                                                               \
@@ -269,10 +270,21 @@ static const struct keyval_key balloon_keys[] = {
 	DEVICE_KEY("packed", KEYVAL_BOOL, packed),
 };
 
+#define PORT_KEY(key, field)                                                                       \
+	{                                                                                          \
+		key, KEYVAL_STRING, offsetof(struct device_arg, field)                             \
+	}
+
+static const struct keyval_key console_keys[] = {
+	PORT_KEY("where", where),
+	PORT_KEY("name", name),
+	DEVICE_KEY("packed", KEYVAL_BOOL, packed),
+};
+
 #define DEVICE_DEF(n, k, ex)                                                                       \
 	{                                                                                          \
 		.option = "--device " n, .first = "a kind of device",                              \
-		.first_offset = offsetof(struct device_arg, name), .example = "--device " n ex,    \
+		.first_offset = offsetof(struct device_arg, kind), .example = "--device " n ex,    \
 		.keys = k, .nr_keys = ARRAY_SIZE(k)                                                \
 	}
 
@@ -285,6 +297,12 @@ static const struct {
 	[VM_DEVICE_BALLOON] = {"balloon",
                                DEVICE_DEF("balloon", balloon_keys, ",amount=128M"),
                                {.deflate_on_oom = true, .reporting = true}},
+	[VM_DEVICE_CONSOLE] = {"console",
+                               DEVICE_DEF("console", console_keys, ",where=file:hvc0.log"),
+                               {0}},
+	[VM_DEVICE_PORT] = {"port",
+                            DEVICE_DEF("port", console_keys, ",name=agent,where=unix:agent.sock"),
+                            {0}},
 };
 
 static int set_disk(struct options *o, const struct option_def *d, const char *arg)
@@ -306,6 +324,43 @@ void options_free(struct options *o)
 	}
 }
 
+/* tty, none, file:PATH or unix:PATH. */
+static bool port_where(struct vm_device *v, const char *where)
+{
+	if (!strcmp(where, "tty"))
+		v->where = CONSOLE_STDIO;
+	else if (!strcmp(where, "none"))
+		v->where = CONSOLE_NONE;
+	else if (!strncmp(where, "file:", 5))
+		v->where = CONSOLE_FILE;
+	else if (!strncmp(where, "unix:", 5))
+		v->where = CONSOLE_UNIX;
+	else
+		return false;
+	if (v->where != CONSOLE_FILE && v->where != CONSOLE_UNIX)
+		return true;
+	if (!where[5] || strlen(where + 5) > VM_PATH_MAX)
+		return false;
+	strcpy(v->path, where + 5);
+	return true;
+}
+
+static int set_port(const struct option_def *d, const char *arg, struct device_arg *a,
+                    bool name_wanted)
+{
+	if (a->name && strlen(a->name) >= sizeof(a->device.name))
+		return bad_value(d, arg, "a port's name has at most 31 bytes");
+	if (a->name)
+		strcpy(a->device.name, a->name);
+	else if (name_wanted)
+		return bad_value(d, arg, "a port needs a name: name=NAME");
+	if (a->where && !port_where(&a->device, a->where))
+		return bad_value(d, arg,
+		                 "where= is tty, none, file:PATH or unix:PATH, the path of "
+		                 "at most 255 bytes");
+	return 0;
+}
+
 /* A kind of device, then its keys. */
 static int set_device(struct options *o, const struct option_def *d, const char *arg)
 {
@@ -313,16 +368,23 @@ static int set_device(struct options *o, const struct option_def *d, const char 
 	size_t len = strcspn(arg, ",");
 	unsigned kind = 0;
 	char *copy;
+	int err;
 
 	while (kind < NR_VM_DEVICES && (strlen(device_table[kind].name) != len ||
 	                                strncmp(arg, device_table[kind].name, len)))
 		kind++;
 	if (kind == NR_VM_DEVICES)
-		return bad_value(d, arg, "no such device; there are rng and balloon");
+		return bad_value(d, arg,
+		                 "no such device; there are rng, balloon, console and port");
 	a.device = device_table[kind].defaults;
 	if (keyval_parse(&device_table[kind].def, arg, &a, &copy) < 0)
 		return -1;
+	err = kind == VM_DEVICE_CONSOLE || kind == VM_DEVICE_PORT
+	              ? set_port(d, arg, &a, kind == VM_DEVICE_PORT)
+	              : 0;
 	free(copy);
+	if (err)
+		return err;
 	if (o->nr_devices == VM_MAX_DEVICES)
 		return bad_value(d, arg, "that is one more device than there are PCI slots");
 	a.device.kind = kind;
@@ -389,7 +451,7 @@ static const struct option_def option_table[] = {
 	OPTION("--console", NULL, "WHERE", "serial console: tty, file:PATH or none (default: tty)",
                set_console, 0, "file:console.log"),
 	OPTION("--device", NULL, "KIND",
-               "virtio device: rng or balloon; may be given several times", set_device, 0, "rng"),
+               "virtio device: rng, balloon, console or port; several times", set_device, 0, "rng"),
 	OPTION("--disk", NULL, "DISK",
                "disk: file, device, nbd://HOST/NAME or ram:SIZE, with settings (ringer(1))",
                set_disk, 0, "disk.qcow2"),
@@ -574,6 +636,20 @@ static const struct option_def *find_option(const char *word, const char **arg)
 	return NULL;
 }
 
+/* One at most is connected to the terminal. */
+static bool terminals_ok(const struct options *o)
+{
+	unsigned n = o->console == CONSOLE_STDIO;
+
+	for (unsigned i = 0; i < o->nr_devices; i++)
+		n += o->device[i].where == CONSOLE_STDIO;
+	if (n > 1)
+		log_error("where=tty: the terminal belongs to one console; for example: --console "
+		          "none "
+		          "--device console,where=tty");
+	return n <= 1;
+}
+
 static int parse_run(struct options *o, int argc, char **argv)
 {
 	for (int i = 0; i < argc; i++) {
@@ -617,6 +693,8 @@ static int parse_run(struct options *o, int argc, char **argv)
 		log_error("--quiet and --verbose exclude each other; give one of them");
 		return VM_EXIT_USAGE;
 	}
+	if (!terminals_ok(o))
+		return VM_EXIT_USAGE;
 	if (o->trace_path && !o->trace_mask) {
 		log_error("-D %s: nothing is traced; add categories, for example: -d int -D %s",
 		          o->trace_path, o->trace_path);

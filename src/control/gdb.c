@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "control/gdb_regs.h"
+#include "io/unixsock.h"
 #include "cpu/x86/mmu.h"
 
 #define PACKET_MAX 0x4000
@@ -788,44 +789,6 @@ static int listen_tcp(int port)
 	return fd;
 }
 
-/* A socket that nobody serves any more stays behind: the sandbox lets no running VM remove files.
- * The next one takes its place. */
-static void remove_stale(const struct sockaddr_un *a)
-{
-	struct stat st;
-	int fd;
-
-	if (lstat(a->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
-		return;
-	/* The wrong type: who listens is not disturbed, its guest not let go (EPROTOTYPE). */
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return;
-	if (connect(fd, (const struct sockaddr *)a, sizeof(*a)) < 0 && errno == ECONNREFUSED)
-		unlink(a->sun_path);
-	close(fd);
-}
-
-static int listen_unix(const char *path)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	int err, fd;
-
-	if (strlen(path) >= sizeof(a.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(a.sun_path, path);
-	remove_stale(&a);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 1) < 0) {
-		err = -errno;
-		close(fd);
-		return err;
-	}
-	return fd;
-}
-
 int gdb_create(struct gdb **out, struct vm *vm, const struct gdb_config *cfg)
 {
 	struct gdb *g = calloc(1, sizeof(*g));
@@ -840,7 +803,7 @@ int gdb_create(struct gdb **out, struct vm *vm, const struct gdb_config *cfg)
 		snprintf(where, sizeof(where), "unix:%s", cfg->path);
 	else
 		snprintf(where, sizeof(where), "%d", cfg->port);
-	g->listen_fd = cfg->path ? listen_unix(cfg->path) : listen_tcp(cfg->port);
+	g->listen_fd = cfg->path ? unix_listen(cfg->path) : listen_tcp(cfg->port);
 	if (g->listen_fd < 0) {
 		err = g->listen_fd;
 		log_error("--gdb %s: %s; %s", where, strerror(-err),

@@ -106,7 +106,7 @@ int virtqueue_enable(struct virtqueue *vq)
 	vq->notify_on = true;
 	vq->last_avail = vq->used = vq->filled = vq->signalled = vq->avail_event = 0;
 	vq->avail_wrap = vq->used_wrap = true;
-	vq->signalled_valid = false;
+	vq->signalled_valid = vq->fresh = false;
 	vq->inflight = 0;
 	vq->enabled = true;
 	return 0;
@@ -304,8 +304,10 @@ void virtqueue_fill(struct vq_chain *c, u32 written)
 
 void virtqueue_flush(struct virtqueue *vq)
 {
-	if (vq->ring && vq->filled)
-		vq->ring->flush(vq);
+	if (!vq->ring || !vq->filled)
+		return;
+	vq->ring->flush(vq);
+	vq->fresh = true;
 }
 
 void virtqueue_push(struct vq_chain *c, u32 written)
@@ -335,7 +337,10 @@ bool virtqueue_empty(struct virtqueue *vq)
 
 void virtqueue_interrupt(struct virtqueue *vq)
 {
-	if (virtqueue_live(vq) && vq->ring->wanted(vq))
+	if (!virtqueue_live(vq) || !vq->fresh)
+		return;
+	vq->fresh = false;
+	if (vq->ring->wanted(vq))
 		virtio_pci_interrupt_queue(vq->v, vq);
 }
 

@@ -57,6 +57,7 @@ struct virtqueue {
 	u8 *desc_p, *driver_p, *device_p;
 	bool event_idx, indirect;
 	bool notify_on;
+	bool fresh; /* something was flushed since virtqueue_interrupt() */
 	u32 generation;
 	u16 last_avail; /* split: free-running; packed: position */
 	u16 used;       /* likewise */

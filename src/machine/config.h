@@ -17,11 +17,20 @@ struct net_config;
 enum console_kind {
 	CONSOLE_NONE,  /* output thrown away, no input */
 	CONSOLE_STDIO, /* stdin and stdout; raw mode and the escape menu when they are terminals */
-	CONSOLE_FILE,  /* output to console_fd, no input */
+	CONSOLE_FILE,  /* output to a file, no input */
+	CONSOLE_UNIX,  /* a Unix socket that clients connect to; not for COM1 */
 };
 
 /* Devices without a back end on the host (--device). */
-enum vm_device_kind { VM_DEVICE_RNG, VM_DEVICE_BALLOON, NR_VM_DEVICES };
+enum vm_device_kind {
+	VM_DEVICE_RNG,
+	VM_DEVICE_BALLOON,
+	VM_DEVICE_CONSOLE, /* a console port; all ports are of one virtio console device */
+	VM_DEVICE_PORT,    /* a named port */
+	NR_VM_DEVICES
+};
+
+#define VM_PATH_MAX 255
 
 struct vm_device {
 	enum vm_device_kind kind;
@@ -30,6 +39,11 @@ struct vm_device {
 	/* balloon */
 	u64 amount; /* bytes to take at first */
 	bool deflate_on_oom, reporting;
+
+	/* console, port */
+	char name[32];
+	enum console_kind where;
+	char path[VM_PATH_MAX + 1]; /* CONSOLE_FILE, CONSOLE_UNIX */
 };
 
 /* A virtual disk (--disk). */

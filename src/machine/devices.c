@@ -4,14 +4,18 @@
 #include "machine/devices.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "dev/virtio_balloon.h"
 #include "dev/virtio_blk.h"
 #include "dev/virtio_net.h"
 #include "dev/virtio_rng.h"
+#include "io/console.h"
 #include "io/net.h"
 #include "vcpu/vm.h"
+#include "io/unixsock.h"
 
 static int create_rng(const struct virtio_env *env, const struct vm_device *d,
                       struct machine_devices *out)
@@ -34,6 +38,82 @@ static int create_balloon(const struct virtio_env *env, const struct vm_device *
 	if (!err && !out->balloon)
 		out->balloon = b;
 	return err;
+}
+
+/* For writing, made anew. */
+static int create_file(struct chardev **out, struct loop *loop, const char *path)
+{
+	struct console_config cfg = {.in_fd = -1};
+	int err;
+
+	cfg.out_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
+	if (cfg.out_fd < 0) {
+		err = -errno;
+		log_error("file:%s: cannot open for writing: %s", path, strerror(-err));
+		return err;
+	}
+	err = console_create(out, loop, &cfg);
+	close(cfg.out_fd);
+	return err;
+}
+
+static int create_back(struct chardev **out, struct loop *loop, const struct vm_device *d,
+                       const struct console_escape *escape)
+{
+	switch (d->where) {
+	case CONSOLE_STDIO:
+		return console_create_stdio(out, loop, escape);
+	case CONSOLE_FILE:
+		return create_file(out, loop, d->path);
+	case CONSOLE_UNIX:
+		return sockcon_create(out, loop, d->path);
+	case CONSOLE_NONE:
+		break;
+	}
+	*out = NULL;
+	return 0;
+}
+
+/* All ports of one kind: consoles come before streams. */
+static int add_ports(const struct virtio_env *env, const struct vm_config *cfg,
+                     enum vm_device_kind kind, struct virtio_console_config *con,
+                     struct virtio_console_port *port, struct machine_devices *out)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < cfg->nr_devices && !err; i++) {
+		const struct vm_device *d = &cfg->device[i];
+		struct virtio_console_port *p = &port[con->nr_ports];
+
+		if (d->kind != kind)
+			continue;
+		if (con->nr_ports == VIRTIO_CONSOLE_MAX_PORTS - 1) {
+			log_error("--device %s: there can be %d console ports",
+			          kind == VM_DEVICE_PORT ? "port" : "console",
+			          VIRTIO_CONSOLE_MAX_PORTS - 1);
+			return -ENOSPC;
+		}
+		con->packed |= d->packed;
+		p->console = kind == VM_DEVICE_CONSOLE;
+		memcpy(p->name, d->name, sizeof(p->name));
+		err = create_back(&p->back, env->env->loop, d, cfg->escape);
+		if (!err && p->back)
+			out->port[out->nr_ports++] = p->back;
+		con->nr_ports++;
+	}
+	return err;
+}
+
+static int create_ports(const struct virtio_env *env, const struct vm_config *cfg,
+                        struct machine_devices *out)
+{
+	struct virtio_console_port port[VIRTIO_CONSOLE_MAX_PORTS] = {0};
+	struct virtio_console_config con = {.port = port};
+	int err = add_ports(env, cfg, VM_DEVICE_CONSOLE, &con, port, out);
+
+	if (!err)
+		err = add_ports(env, cfg, VM_DEVICE_PORT, &con, port, out);
+	return !err && con.nr_ports ? virtio_console_create(env, &con) : err;
 }
 
 static int (*const create[NR_VM_DEVICES])(const struct virtio_env *env, const struct vm_device *d,
@@ -95,7 +175,10 @@ int devices_create(const struct virtio_env *env, const struct vm_config *cfg,
 	for (unsigned i = 0; i < cfg->nr_disks && !err; i++)
 		err = create_disk(env, &cfg->disk[i], i, out);
 	for (unsigned i = 0; i < cfg->nr_devices && !err; i++)
-		err = create[cfg->device[i].kind](env, &cfg->device[i], out);
+		if (create[cfg->device[i].kind])
+			err = create[cfg->device[i].kind](env, &cfg->device[i], out);
+	if (!err)
+		err = create_ports(env, cfg, out);
 	for (unsigned i = 0; i < cfg->nr_nets && !err; i++)
 		err = create_net(env, &cfg->net[i], cfg->name);
 	return err;

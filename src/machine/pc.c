@@ -448,6 +448,8 @@ void pc_destroy(struct vm *vm)
 	dev_destroy_all(&vm->devices);
 	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
 		block_destroy(pc->devices.disk[i]);
+	for (unsigned i = 0; i < pc->devices.nr_ports; i++)
+		chardev_destroy(pc->devices.port[i]);
 	chardev_destroy(pc->debugcon);
 	chardev_destroy(pc->console);
 	boot_image_close(pc->image);
