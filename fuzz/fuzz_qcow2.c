@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
-/* A qcow2 image as somebody hostile made it: opened, read, written, discarded, flushed. The input is
- * either the image itself, or changes to a valid one, which gets deeper. Besides the sanitizers: what
- * was written without an error is read back as long as nothing was found corrupt, nothing is read
- * or written outside of a bounded file, no operation takes long. */
+/* A qcow2 image as somebody hostile made it: opened, read, written, discarded, flushed. The input
+ * is either the image itself, or changes to a valid one, which gets deeper. Besides the sanitizers:
+ * what was written without an error is read back as long as nothing was found corrupt, nothing is
+ * read or written outside of a bounded file, no operation takes long. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "io/image.h"
 
-#define FILE_MAX (4 * MiB) /* no longer than this does the file get */
+#define FILE_MAX (512 * KiB) /* no longer than this does the file get */
 #define CLUSTER  512u
 #define OPS_MAX  64
 
@@ -82,8 +82,9 @@ static void be64(u8 *p, u64 v)
  * 256 KiB of disk. */
 static u64 valid_image(u8 *m)
 {
-	static const u32 head[] = {0x514649fb, 3, 0, 0, 0, 9, 0, 256 * KiB, 0, 8, 0, 3 * CLUSTER, 0,
-	                           CLUSTER,    1, 0, 0, 0, 0, 0, 0, 0,         0, 0, 4, 104};
+	static const u32 head[] = {0x514649fb, 3, 0,           0, 0,       9, 0, 256 * KiB, 0,
+	                           8,          0, 3 * CLUSTER, 0, CLUSTER, 1, 0, 0,         0,
+	                           0,          0, 0,           0, 0,       0, 4, 104};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(head); i++)
 		be32(m + i * 4, head[i]);
@@ -169,11 +170,15 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	struct memfile *f;
 	struct image *im;
 
-	log_set_level(LOG_ERROR - 1);
+	log_set_level(LOG_ERROR);
 	if (size > FILE_MAX / 2)
 		return 0;
 	f = image_alloc(sizeof(*f), &mem_ops, "image");
+	if (!f)
+		abort();
 	f->mem = calloc(1, FILE_MAX);
+	if (!f->mem)
+		abort();
 	cfg.ro = take(&in, 1) == 0xff;
 	f->image.size = fill(f->mem, &in);
 	f->image.grows = f->image.zero_tail = true;
