@@ -392,6 +392,16 @@ static int set_device(struct options *o, const struct option_def *d, const char 
 	return 0;
 }
 
+static int set_share(struct options *o, const struct option_def *d, const char *arg)
+{
+	if (o->nr_shares == VM_MAX_SHARES)
+		return bad_value(d, arg, "at most 16 folders can be shared");
+	if (share_parse(&o->share[o->nr_shares], arg, o->share, o->nr_shares) < 0)
+		return -1;
+	o->nr_shares++;
+	return 0;
+}
+
 static int set_name(struct options *o, const struct option_def *d, const char *arg)
 {
 	size_t n = strspn(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -455,6 +465,8 @@ static const struct option_def option_table[] = {
 	OPTION("--disk", NULL, "DISK",
                "disk: file, device, nbd://HOST/NAME or ram:SIZE, with settings (ringer(1))",
                set_disk, 0, "disk.qcow2"),
+	OPTION("--share", NULL, "TAG=DIR", "let the guest mount a folder (,ro: read-only)",
+               set_share, 0, "src=/home/me/src,ro"),
 	OPTION("--name", NULL, "NAME", "name of the virtual machine, in messages and in ps",
                set_name, 0, "web-1"),
 	OPTION("--net", NULL, "NET",

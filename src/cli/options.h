@@ -4,6 +4,7 @@
 #pragma once
 
 #include "io/net.h"
+#include "cli/share.h"
 #include "machine/config.h"
 
 enum command {
@@ -49,6 +50,8 @@ struct options {
 	unsigned nr_devices;
 	unsigned nr_nets; /* network cards */
 	struct net_config net[NET_MAX_NICS];
+	struct share_option share[VM_MAX_SHARES];
+	unsigned nr_shares;
 };
 
 /* 0, or VM_EXIT_USAGE with one line logged. The strings point into argv. */

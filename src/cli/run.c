@@ -34,6 +34,8 @@ struct run {
 	struct menu menu;
 	int signal_fd;
 	struct net_config net[NET_MAX_NICS];
+	struct vm_share share[VM_MAX_SHARES];
+	unsigned nr_shares;                      /* open */
 	char kernel[PATH_LEN], initrd[PATH_LEN]; /* of the guest found without --kernel */
 	char firmware[PATH_LEN];                 /* found by its name */
 };
@@ -131,8 +133,21 @@ static int open_outputs(struct run *r)
 	return 0;
 }
 
+static int open_shares(struct run *r)
+{
+	const struct options *o = r->o;
+
+	if (shares_open(r->share, o->share, o->nr_shares) < 0)
+		return VM_EXIT_USAGE;
+	r->nr_shares = o->nr_shares;
+	r->cfg.share = r->share;
+	r->cfg.nr_shares = r->nr_shares;
+	return 0;
+}
+
 static void close_outputs(struct run *r)
 {
+	shares_close(r->share, r->nr_shares);
 	if (r->cfg.console_fd >= 0)
 		close(r->cfg.console_fd);
 	if (r->cfg.debugcon_fd > STDERR_FILENO)
@@ -303,7 +318,8 @@ static int start_lockstep(struct run *r, struct lockstep **out)
 static int vm_live(struct run *r)
 {
 	const struct sandbox_config box = {.internet = has_net(r, NET_USER),
-	                                   .tap = has_net(r, NET_TAP)};
+	                                   .tap = has_net(r, NET_TAP),
+	                                   .files = r->nr_shares > 0};
 	struct exit_stats *stats = NULL;
 	char *engine = NULL;
 	unsigned nr = r->vm->nr_vcpus;
@@ -414,6 +430,8 @@ int run_vm(const struct options *o)
 	code = open_outputs(&r);
 	if (!code)
 		code = name_nets(&r);
+	if (!code)
+		code = open_shares(&r);
 	if (!code)
 		code = signals_prepare(&r);
 	menu_init(&r.menu, r.vm);

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <malloc.h>
 #include <linux/if_tun.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -100,6 +101,43 @@ static const int allowed[] = {
 	SCMP_SYS(getrandom),
 };
 
+/* What the threads that serve shared folders call besides. Flags of openat2 are in memory, where
+ * a filter can't look: those threads are held in their folder by Landlock (io/fuse_path.c), and no
+ * other thread gets this list. */
+static const int allowed_files[] = {
+	SCMP_SYS(openat2),
+	SCMP_SYS(mkdirat),
+	SCMP_SYS(mknodat),
+	SCMP_SYS(symlinkat),
+	SCMP_SYS(linkat),
+	SCMP_SYS(unlinkat),
+	SCMP_SYS(renameat2),
+	SCMP_SYS(readlinkat),
+	SCMP_SYS(getdents64),
+	SCMP_SYS(newfstatat),
+	SCMP_SYS(fstatfs),
+	SCMP_SYS(faccessat2),
+	SCMP_SYS(fchmod),
+	SCMP_SYS(fchmodat),
+	SCMP_SYS(fchownat),
+	SCMP_SYS(utimensat),
+	SCMP_SYS(ftruncate),
+	SCMP_SYS(getxattr),
+	SCMP_SYS(setxattr),
+	SCMP_SYS(listxattr),
+	SCMP_SYS(removexattr),
+	SCMP_SYS(pwritev2),
+	SCMP_SYS(copy_file_range),
+	SCMP_SYS(syncfs),
+	SCMP_SYS(flock),
+	SCMP_SYS(setfsuid),
+	SCMP_SYS(setfsgid),
+	/* the narrower filter of the other threads comes after theirs */
+	SCMP_SYS(seccomp),
+};
+
+static const int allowed_files_fcntls[] = {F_DUPFD_CLOEXEC, F_OFD_SETLK, F_OFD_GETLK};
+
 /* Terminal modes, and whether a job is in the foreground. TIOCSTI, which types into the
  * user's shell, is the reason for a list. */
 static const unsigned long allowed_ioctls[] = {
@@ -136,6 +174,18 @@ static int add_tap_rules(scmp_filter_ctx ctx)
 	for (size_t i = 0; i < ARRAY_SIZE(calls) && !err; i++)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
 		                       SCMP_A1(SCMP_CMP_EQ, calls[i]));
+	return err;
+}
+
+static int add_file_rules(scmp_filter_ctx ctx)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(allowed_files) && !err; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed_files[i], 0);
+	for (size_t i = 0; i < ARRAY_SIZE(allowed_files_fcntls) && !err; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
+		                       SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)allowed_files_fcntls[i]));
 	return err;
 }
 
@@ -280,12 +330,43 @@ void sandbox_prepare(void)
 	sigaction(SIGSYS, &sa, NULL);
 }
 
+static int load_filter(const struct sandbox_config *cfg, bool all_threads, bool files)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
+	int err;
+
+	if (!ctx)
+		return -ENOMEM;
+	/* A tree instead of a list; no_new_privs is the attribute's default. */
+	err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	if (!err)
+		err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, all_threads);
+	if (!err && !all_threads) /* set already; prctl(2) for that is refused by now */
+		err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_NNP, 0);
+	if (!err)
+		err = add_rules(ctx);
+	if (!err && cfg->internet)
+		err = add_internet_rules(ctx);
+	if (!err && cfg->tap)
+		err = add_tap_rules(ctx);
+	if (!err && files)
+		err = add_file_rules(ctx);
+	if (!err)
+		err = seccomp_load(ctx);
+	seccomp_release(ctx);
+	return err;
+}
+
 int sandbox_enter(const struct sandbox_config *cfg)
 {
-	scmp_filter_ctx ctx;
 	int err;
 
 	tzset(); /* libc reads its time zone file once, on first use: now */
+	/* malloc() opens a file in /proc before it gives part of a thread's heap, which is 64 MiB
+	 * at most, back to the kernel; and one in /sys, for the number of processors, when it
+	 * decides how many heaps there may be. So it is told. */
+	mallopt(M_TRIM_THRESHOLD, 128 << 20);
+	mallopt(M_ARENA_MAX, 8);
 	err = drop_capabilities();
 	if (err) {
 		log_error("cannot drop capabilities: %s", strerror(-err));
@@ -298,24 +379,9 @@ int sandbox_enter(const struct sandbox_config *cfg)
 #endif
 	if (cfg->internet)
 		serve_resolver();
-	ctx = seccomp_init(SCMP_ACT_TRAP);
-	if (!ctx) {
-		log_error("cannot make the seccomp filter: out of memory");
-		return -ENOMEM;
-	}
-	/* All threads; a tree instead of a list; no_new_privs is the attribute's default. */
-	err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
-	if (!err)
-		err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
-	if (!err)
-		err = add_rules(ctx);
-	if (!err && cfg->internet)
-		err = add_internet_rules(ctx);
-	if (!err && cfg->tap)
-		err = add_tap_rules(ctx);
-	if (!err)
-		err = seccomp_load(ctx);
-	seccomp_release(ctx);
+	err = load_filter(cfg, true, cfg->files);
+	if (!err && cfg->files) /* both filters must agree */
+		err = load_filter(cfg, false, false);
 	if (err)
 		log_error("cannot install the seccomp filter: %s; --no-sandbox runs without it",
 		          strerror(-err));

@@ -8,6 +8,10 @@
 struct sandbox_config {
 	bool internet; /* new sockets of the Internet families, and the host's resolver */
 	bool tap;      /* offloads and queues of a tap device */
+	/* Threads that exist already serve shared folders (io/fuse.h) and may go on opening and
+	 * changing files; what else confines them is their own affair. This thread and those it
+	 * makes may not. */
+	bool files;
 };
 
 /* Install the handler that names a refused system call. Before the console takes the terminal,

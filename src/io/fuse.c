@@ -470,6 +470,46 @@ void fuse_server_stats(struct fuse_server *s, struct fuse_stats *out)
 	pthread_mutex_unlock(&s->mutex);
 }
 
+/* ---- as a device sees it ---- */
+
+static void back_submit(struct fsback *b, struct fuse_req *r)
+{
+	fuse_server_submit(container_of(b, struct fuse_server, back), r);
+}
+
+static void back_reset(struct fsback *b)
+{
+	fuse_server_reset(container_of(b, struct fuse_server, back));
+}
+
+static void back_dump(struct fsback *b, FILE *out)
+{
+	struct fuse_server *s = container_of(b, struct fuse_server, back);
+	struct fuse_stats st;
+
+	fuse_server_stats(s, &st);
+	fprintf(out, "  %s: %u files known, %u open; %llu requests, %llu refused\n", s->name,
+	        st.nodes, st.handles, (unsigned long long)st.requests,
+	        (unsigned long long)st.refused);
+}
+
+static void back_destroy(struct fsback *b)
+{
+	fuse_server_destroy(container_of(b, struct fuse_server, back));
+}
+
+static const struct fsback_ops back_ops = {
+	.submit = back_submit,
+	.reset = back_reset,
+	.dump = back_dump,
+	.destroy = back_destroy,
+};
+
+struct fsback *fuse_server_back(struct fuse_server *s)
+{
+	return &s->back;
+}
+
 /* ---- set-up ---- */
 
 /* A descriptor for each file the guest knows of: as many as there can be. */
@@ -575,6 +615,7 @@ int fuse_server_create(struct fuse_server **out, const struct fuse_config *cfg)
 		log_error("out of memory");
 		return -ENOMEM;
 	}
+	s->back.ops = &back_ops;
 	s->name = cfg->name;
 	s->read_only = cfg->read_only;
 	s->host_locks = cfg->host_locks;

@@ -13,23 +13,9 @@
  * `done` is called on a server thread, in any order. */
 #pragma once
 
-#include <sys/uio.h>
-
-#include "base/types.h"
+#include "dev/fsback.h"
 
 struct fuse_server;
-
-/* One request. Belongs to the server from submit to done; the buffers must stay valid that long. */
-struct fuse_req {
-	const struct iovec *in, *out;
-	unsigned nr_in, nr_out;
-	/* `len` bytes of `out` are written; 0: this request has no answer. */
-	void (*done)(struct fuse_req *r, u32 len);
-
-	struct fuse_req *next; /* the server's */
-	u64 unique;
-	bool interrupted;
-};
 
 struct fuse_config {
 	int dir_fd;           /* the folder, opened O_DIRECTORY (O_PATH will do); borrowed */
@@ -46,6 +32,9 @@ struct fuse_config {
 int fuse_server_create(struct fuse_server **out, const struct fuse_config *cfg);
 /* After a reset, or when all requests are done. */
 void fuse_server_destroy(struct fuse_server *s);
+
+/* What a device takes; it is the server itself, and destroys it. */
+struct fsback *fuse_server_back(struct fuse_server *s);
 
 void fuse_server_submit(struct fuse_server *s, struct fuse_req *r);
 /* As after creation: the guest knows no file and has none open. Returns when no request is left:

@@ -167,9 +167,8 @@ int fuse_op_create(struct fuse_call *c)
 		err = fuse_creds_enter(c);
 	if (err)
 		return err;
-	fd = openat(c->node->fd, c->name[0], how | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-	            in->mode & 07777);
-	err = fd < 0 ? -errno : 0;
+	fd = fuse_open_beneath(c->node, c->name[0], (u64)how | O_CREAT | O_EXCL, in->mode & 07777);
+	err = MIN(fd, 0);
 	fuse_creds_leave(c);
 	if (err == -EEXIST && !(in->flags & O_EXCL))
 		return create_existing(c, in);
@@ -190,8 +189,8 @@ int fuse_op_tmpfile(struct fuse_call *c)
 	if (err)
 		return err;
 	/* O_EXCL would forbid to give it a name later; the guest's kernel keeps count of that. */
-	fd = openat(c->node->fd, ".", (how & ~O_TRUNC) | O_TMPFILE | O_CLOEXEC, in->mode & 07777);
-	err = fd < 0 ? -errno : 0;
+	fd = fuse_open_beneath(c->node, ".", (u64)(how & ~O_TRUNC) | O_TMPFILE, in->mode & 07777);
+	err = MIN(fd, 0);
 	fuse_creds_leave(c);
 	return err ? err : finish_create(c, fd, in);
 }

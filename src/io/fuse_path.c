@@ -35,13 +35,16 @@ int fuse_name_check(const char *name)
 	return strlen(name) > NAME_MAX ? -ENAMETOOLONG : 0;
 }
 
-static int open2(int dir, const char *path, u64 flags, u64 resolve)
+int fuse_open_beneath(const struct fuse_node *dir, const char *name, u64 flags, u32 mode)
 {
-	const struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = resolve};
+	const struct open_how how = {.flags = flags | O_NOFOLLOW | O_CLOEXEC,
+	                             .mode = mode,
+	                             .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+	                                        RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV};
 	long fd;
 
 	do /* EAGAIN: something was renamed at the same moment */
-		fd = syscall(SYS_openat2, dir, path, &how, sizeof(how));
+		fd = syscall(SYS_openat2, dir->fd, name, &how, sizeof(how));
 	while (fd < 0 && (errno == EINTR || errno == EAGAIN));
 	return fd < 0 ? -errno : (int)fd;
 }
@@ -52,9 +55,7 @@ int fuse_open_child(const struct fuse_node *dir, const char *name)
 
 	if (err)
 		return err;
-	return open2(dir->fd, name, O_PATH | O_NOFOLLOW,
-	             RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
-	                     RESOLVE_NO_XDEV);
+	return fuse_open_beneath(dir, name, O_PATH, 0);
 }
 
 int fuse_reopen(const struct fuse_server *s, int fd, int flags)

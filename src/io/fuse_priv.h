@@ -64,6 +64,7 @@ struct fuse_worker {
 };
 
 struct fuse_server {
+	struct fsback back;
 	const char *name;
 	bool read_only, host_locks;
 	bool real_ids; /* files belong to the guest's ids; else all to who runs the monitor */
@@ -147,6 +148,8 @@ void fuse_handle_release(struct fuse_server *s, struct fuse_handle *h);
 
 /* ---- fuse_path.c: the ways to a file ---- */
 
+/* Descriptor or -errno; `name` was checked, or is ".". `mode`: of what is created. */
+int fuse_open_beneath(const struct fuse_node *dir, const char *name, u64 flags, u32 mode);
 /* One name in a directory. Descriptor (O_PATH), or -errno. */
 int fuse_open_child(const struct fuse_node *dir, const char *name);
 /* A file by its own descriptor, through /proc/self/fd. */

@@ -58,6 +58,16 @@ struct vm_disk {
 #define VM_MAX_DISKS   24
 #define VM_MAX_DEVICES 31 /* PCI slots */
 
+/* A folder of the host that the guest may mount. */
+struct vm_share {
+	const char *tag; /* 1 to 36 bytes */
+	int dir_fd;
+	bool read_only;
+	bool host_locks; /* locks are the host's, seen by others */
+};
+
+#define VM_MAX_SHARES 16
+
 struct vm_config {
 	const char *name;     /* for messages; never NULL */
 	const char *kernel;   /* path; NULL with firmware */
@@ -84,6 +94,8 @@ struct vm_config {
 	unsigned nr_disks;
 	const struct vm_device *device;
 	unsigned nr_devices;
+	const struct vm_share *share;
+	unsigned nr_shares;
 };
 
 #define VM_RAM_MIN     (2 * MiB)

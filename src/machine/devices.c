@@ -10,9 +10,11 @@
 
 #include "dev/virtio_balloon.h"
 #include "dev/virtio_blk.h"
+#include "dev/virtio_fs.h"
 #include "dev/virtio_net.h"
 #include "dev/virtio_rng.h"
 #include "io/console.h"
+#include "io/fuse.h"
 #include "io/net.h"
 #include "vcpu/vm.h"
 #include "io/unixsock.h"
@@ -167,6 +169,22 @@ static int create_disk(const struct virtio_env *env, const struct vm_disk *d, un
 	return virtio_blk_create(env, &cfg);
 }
 
+#define FUSE_WORKERS 4
+
+static int create_share(const struct virtio_env *env, const struct vm_share *s, unsigned nr_shares)
+{
+	const struct fuse_config cfg = {.dir_fd = s->dir_fd,
+	                                .read_only = s->read_only,
+	                                .host_locks = s->host_locks,
+	                                .nr_workers = FUSE_WORKERS,
+	                                .nr_servers = nr_shares,
+	                                .name = s->tag};
+	struct fuse_server *server;
+	int err = fuse_server_create(&server, &cfg);
+
+	return err ? err : virtio_fs_create(env, s->tag, fuse_server_back(server));
+}
+
 int devices_create(const struct virtio_env *env, const struct vm_config *cfg,
                    struct machine_devices *out)
 {
@@ -181,5 +199,7 @@ int devices_create(const struct virtio_env *env, const struct vm_config *cfg,
 		err = create_ports(env, cfg, out);
 	for (unsigned i = 0; i < cfg->nr_nets && !err; i++)
 		err = create_net(env, &cfg->net[i], cfg->name);
+	for (unsigned i = 0; i < cfg->nr_shares && !err; i++)
+		err = create_share(env, &cfg->share[i], cfg->nr_shares);
 	return err;
 }

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -21,6 +22,7 @@
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <netinet/in.h>
 #include <sys/wait.h>
@@ -81,12 +83,25 @@ static struct outcome run_inside(int (*fn)(void *arg), void *arg)
 
 /* ---- what must work ---- */
 
+/* A thread's own heap grows and shrinks, and there are many threads. */
+static void use_heap(void)
+{
+	static _Thread_local void *block[2000];
+
+	for (size_t i = 0; i < ARRAY_SIZE(block); i++)
+		block[i] = malloc(1000);
+	for (size_t i = 0; i < ARRAY_SIZE(block); i++)
+		free(block[i]);
+}
+
 static void *thread_main(void *arg)
 {
 	stack_t ss = {.ss_size = 64 * 1024, .ss_sp = malloc(64 * 1024)};
 	sigset_t set;
 
 	pthread_setname_np(pthread_self(), "vcpu0");
+	use_heap();
+	usleep(100000); /* so that the others don't take this one's heap over */
 	sigaltstack(&ss, NULL);
 	sigfillset(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
@@ -116,16 +131,16 @@ static int normal_life(void *arg)
 	struct timespec ts = {0, 1000000};
 	struct pollfd pfd = {.fd = fds[0], .events = POLLIN};
 	struct termios t;
-	pthread_t th[4];
+	pthread_t th[12];
 	struct stat st;
 	u64 one = 1;
 	char buf[16];
 	void *m;
 	int fd;
 
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 12; i++)
 		MUST(pthread_create(&th[i], NULL, thread_main, NULL) == 0);
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 12; i++)
 		MUST(pthread_join(th[i], NULL) == 0);
 	MUST(write(fds[0], &one, 8) == 8 && ppoll(&pfd, 1, &ts, NULL) == 1);
 	MUST(read(fds[0], &one, 8) == 8 && ppoll(&pfd, 1, &ts, NULL) == 0);
@@ -355,6 +370,86 @@ static void older_threads(void **state)
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
 }
 
+struct server {
+	volatile int go, done;
+};
+
+/* What a thread does that serves a shared folder. */
+static void *serve_files(void *arg)
+{
+	const struct open_how how = {.flags = O_PATH | O_CLOEXEC};
+	struct server *s = arg;
+	struct stat st;
+	int fd;
+
+	while (!s->go)
+		usleep(1000);
+	fd = (int)syscall(SYS_openat2, AT_FDCWD, "/", &how, sizeof(how));
+	if (fd >= 0 && fstatat(fd, "", &st, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == 0 &&
+	    S_ISDIR(st.st_mode))
+		s->done = 1;
+	for (;;)
+		usleep(1000);
+	return NULL;
+}
+
+static int do_open2(void *arg)
+{
+	const struct open_how how = {.flags = O_PATH | O_CLOEXEC};
+
+	return (int)syscall(SYS_openat2, AT_FDCWD, "/", &how, sizeof(how));
+}
+
+static void *do_open2_thread(void *arg)
+{
+	do_open2(NULL);
+	return NULL;
+}
+
+/* 0: the server's thread went on. Then SIGSYS for this thread, or one that it makes. */
+static int files_child(bool in_thread)
+{
+	const struct sandbox_config cfg = {.files = true};
+	struct server s = {0};
+	pthread_t th;
+
+	alarm(20);
+	close(STDERR_FILENO);
+	if (pthread_create(&th, NULL, serve_files, &s))
+		return 101;
+	sandbox_prepare();
+	if (sandbox_enter(&cfg) < 0)
+		return 100;
+	s.go = 1;
+	for (int i = 0; i < 5000 && !s.done; i++)
+		usleep(1000);
+	if (!s.done)
+		return 102;
+	if (!in_thread)
+		return do_open2(NULL) >= 0 ? 103 : 104;
+	if (pthread_create(&th, NULL, do_open2_thread, NULL))
+		return 105;
+	pthread_join(th, NULL);
+	return 106;
+}
+
+static void files_for_their_threads_only(void **state)
+{
+	for (int in_thread = 0; in_thread < 2; in_thread++) {
+		int status;
+		pid_t pid = fork();
+
+		if (pid == 0)
+			_exit(files_child(in_thread));
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		if (NO_SANDBOX)
+			continue;
+		if (WIFEXITED(status))
+			fail_msg("exit code %d", WEXITSTATUS(status));
+		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+	}
+}
+
 static int read_status(void *arg)
 {
 	static char text[8192];
@@ -391,6 +486,7 @@ int main(void)
 		cmocka_unit_test(the_rest_is_refused),
 		cmocka_unit_test(internet),
 		cmocka_unit_test(older_threads),
+		cmocka_unit_test(files_for_their_threads_only),
 		cmocka_unit_test(privileges_are_gone),
 	};
 
