@@ -38,6 +38,7 @@ mmap64               run,x86        creation
 calloc               run            creation
 free                 run            destruction
 munmap               run,x86        destruction
+madvise              x86            creation
 mmap                 run,x86        creation
 strerror             run,bt-run     creation
 native_create        run            creation

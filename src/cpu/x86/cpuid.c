@@ -355,6 +355,7 @@ static void build_xsave(struct x86_cpu *c)
 		return;
 	}
 	c->feat.xgetbv1 = d1->out[EAX] & F_XGETBV1;
+	c->feat.xsavec = d1->out[EAX] & F_XSAVEC;
 	set(c, 0xd, 0, (u32)c->feat.xcr0, XSAVE_LEGACY, XSAVE_LEGACY, 0);
 	if (c->feat.xcr0 & XCR0_AVX) {
 		get(c, 0xd, 0, true)->out[ECX] = d2[EBX] + d2[EAX];

@@ -352,6 +352,10 @@ static void fill(struct x86_cpu *c, enum tlb_set set, gva_t addr, const u8 *host
 	e->addend = (uintptr_t)host - (addr & PAGE_MASK);
 	e->bt_addend = e->addend + (p->bt_hva ? (uintptr_t)p->bt_hva - (uintptr_t)p->hva : 0);
 	c->tlb_used |= 1u << set;
+	if (set == TLB_SUP) {
+		c->tlb_sup_nonglobal |= !(perm & PERM_G);
+		c->tlb_sup_low |= !(addr >> 63);
+	}
 	if (set < TLB_GLOBAL_SETS) {
 		bit_put(c->tlb_global[set], i, perm & PERM_G);
 		if (perm & PERM_G)

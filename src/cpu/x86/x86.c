@@ -249,13 +249,30 @@ const struct arch_ops x86_arch_ops = {
 	.destroy = cpu_destroy,
 };
 
+/* All of it is looked up in every few instructions: in large pages where the host has them. */
+static void *map_cpu(void)
+{
+	const size_t large = 2 * MiB, all = CPU_BYTES + large;
+	u8 *p = mmap(NULL, all, PROT_READ | PROT_WRITE,
+	             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t skip;
+
+	if (p == MAP_FAILED)
+		return NULL;
+	skip = ALIGN_UP((uintptr_t)p, large) - (uintptr_t)p;
+	if (skip)
+		munmap(p, skip);
+	munmap(p + skip + CPU_BYTES, large - skip);
+	madvise(p + skip, CPU_BYTES, MADV_HUGEPAGE); /* a hint */
+	return p + skip;
+}
+
 int x86_cpu_create(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
-	struct x86_cpu *c = mmap(NULL, CPU_BYTES, PROT_READ | PROT_WRITE,
-	                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct x86_cpu *c = map_cpu();
 
-	if (c == MAP_FAILED)
+	if (!c)
 		return -ENOMEM;
 	if (!vm->tsc_khz)
 		vm->tsc_khz = x86_host_tsc_khz();

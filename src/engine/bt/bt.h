@@ -81,16 +81,17 @@ enum {
 #define BTM_PAGE_MASK (~(u32)BTM_SINGLE) /* a code page is of a mode without the variant */
 
 /* ---- per-vCPU state, behind struct x86_cpu ---- */
-#define BT_MAX_PAGES (1u << 17)
-#define BT_PB_NONE   (1ull << 62)
-#define BT_JC_SIZE   (1u << 16)
-#define BT_SITES     4096u /* of each class */
-#define BT_SITE_LOG  8192u
-#define BT_NR_SAVE   8
-#define BT_LOOP_PTRS 16
-#define BT_JC_LOG    2048u
-#define BT_VHASH     4096u
-#define BT_RSTACK    (256 * KiB)
+#define BT_MAX_PAGES   (1u << 17)
+#define BT_PB_NONE     (1ull << 62)
+#define BT_JC_SIZE     (1u << 16)
+#define BT_SITES       32768u /* of each class */
+#define BT_SITE_LOG    8192u
+#define BT_NR_SAVE     8
+#define BT_LOOP_PTRS   16
+#define BT_MAX_HELPERS 64u
+#define BT_JC_LOG      2048u
+#define BT_VHASH       4096u
+#define BT_RSTACK      (256 * KiB)
 
 /* A site slot is a one-entry TLB for an access in the code: the page's virtual address (or
  * BT_PB_NONE) and host address = virtual address + addend (in the protected mapping). Sites of one
@@ -138,17 +139,17 @@ struct bt_cpu {
 	uintptr_t fault_pc; /* BT_LEAVE_FAULT */
 	int fault_vector;   /* -1: a store to a protected page */
 	uintptr_t fault_addr;
-	u8 *rstack;         /* mapping: guard page, stack */
-	bool in_cache;      /* under bt_vm.lock's protocol: executes translated code */
-	bool sup_nonglobal; /* a supervisor site may hold a non-global page */
-	bool sup_low;       /* a supervisor site may hold a page of the lower half */
-	u32 inval_seen;     /* invalidations served */
-	u32 site_log_n[2];  /* [0] supervisor, [1] user and SMAP-open classes; > BT_SITE_LOG: all */
+	u8 *rstack;        /* mapping: guard page, stack */
+	bool in_cache;     /* under bt_vm.lock's protocol: executes translated code */
+	u32 inval_seen;    /* invalidations served */
+	u32 site_log_n[2]; /* [0] supervisor, [1] user and SMAP-open classes; > BT_SITE_LOG: all */
 	u32 site_log[2][BT_SITE_LOG]; /* byte offsets of slots from struct x86_cpu */
 	u64 pauses;
-	u64 progress;   /* with c->inputs: moves when instructions were executed */
-	u64 shadow_rip; /* c->irq_shadow counts only here (helpers.h) */
-	u64 stat[16];   /* enum bt_stat */
+	u64 progress;               /* with c->inputs: moves when instructions were executed */
+	u64 shadow_rip;             /* c->irq_shadow counts only here (helpers.h) */
+	u64 stat[16];               /* enum bt_stat */
+	u64 helped[BT_MAX_HELPERS]; /* calls of each helper */
+	u32 interpreted[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* calls of BT_H_INTERP for each mnemonic */
 	/* The runtime's. */
 	struct tlb_entry *set[2]; /* the supervisor's TLB sets: closed, open to user pages */
 	u64 stub_save[2];         /* guest RAX, RCX in the stubs */
@@ -286,19 +287,19 @@ enum bt_source_kind { BT_SOURCE_JMP, BT_SOURCE_CALL, BT_SOURCE_RET };
  * returns 1: control goes to c->rip, through bt->target where bt_helper_call() could tell it,
  * else by BT_LEAVE_LOOKUP.
  *
- * STUB_MISS_R, _W: call, from cold code. r14 = virtual address, r15d = %gs-offset of the site slot.
- * Behind the call stand two words in `test eax, imm32` (a9) instructions, BT_MISS1 and BT_MISS2,
- * then two 5-byte jumps (e9): the first retries, the second goes to the next guest instruction. If
- * the access does not cross its page and the TLB set of the slot's class has the page, the slot
- * is filled and logged, and the stub returns to the words. Else registers are saved, c->rip and
- * next_rip set, mmu_fill() called; on success as before; if the access cannot be cached, interp
- * executes the instruction and the stub goes on at the second jump with registers and EFLAGS from
- * c, or leaves with BT_LEAVE_LOOKUP when rip isn't the next instruction, the mode changed, code was
- * written, or attn is set. Flags before the instruction are in bt->flags if BT_MISS_FLAGS is set,
- * else dead. Clobbers r14, r15, EFLAGS.
+ * STUB_MISS + class: call, from cold code. r14 = virtual address, r15d = BT_MISS_SLOT(): the
+ * %gs-offset of the site slot, and the bytes accessed. Behind the call stand two words in `test
+ * eax, imm32` (a9) instructions, BT_MISS1 and BT_MISS2, then two 5-byte jumps (e9): the first
+ * retries, the second goes to the next guest instruction. If the access does not cross its page and
+ * the TLB set of the slot's class has the page, the slot is filled and logged, and the stub returns
+ * to the words. Else registers are saved, c->rip and next_rip set, mmu_fill() called; on success as
+ * before; if the access cannot be cached, interp executes the instruction and the stub goes on at
+ * the second jump with registers and EFLAGS from c, or leaves with BT_LEAVE_LOOKUP when rip isn't
+ * the next instruction, the mode changed, code was written, or attn is set. Flags before the
+ * instruction are in bt->flags if BT_MISS_FLAGS is set, else dead. Clobbers r14, r15, EFLAGS.
  *
- * STUB_GROUP_R, _W: call, as STUB_MISS, but only the TLB is asked, and no words follow. CF=0: slot
- * filled; CF=1: not there. Clobbers r14, r15, EFLAGS.
+ * STUB_GROUP + class: call, as STUB_MISS, but r15d is the offset alone, only the TLB is asked, and
+ * no words follow. CF=0: slot filled; CF=1: not there. Clobbers r14, r15, EFLAGS.
  *
  * STUB_FAULT: where the signal handler continues after a host fault in translated code.
  */
@@ -309,12 +310,10 @@ enum bt_stub {
 	STUB_INDIRECT_USER,
 	STUB_UNDERFLOW,
 	STUB_HELPER,
-	STUB_MISS_R,
-	STUB_MISS_W,
-	STUB_GROUP_R,
-	STUB_GROUP_W,
 	STUB_FAULT,
-	NR_STUBS
+	STUB_MISS, /* + enum bt_class */
+	STUB_GROUP = STUB_MISS + BT_CLASSES,
+	NR_STUBS = STUB_GROUP + BT_CLASSES
 };
 
 /* arg: up to 20 bits for the helper */
@@ -327,6 +326,9 @@ enum bt_stub {
 /* It transfers control: what lies behind it in the code is no place to go on, even when the guest
  * goes to the instruction that follows. */
 #define BT_MISS_JUMPS (1u << 26)
+/* r15d for STUB_MISS */
+#define BT_MISS_SIZE_SHIFT       24
+#define BT_MISS_SLOT(site, size) ((u32)(site) | (((size)-1u) & 0xff) << BT_MISS_SIZE_SHIFT)
 /* off: guest offset in page; len: of the instruction; size: bytes accessed, 1..64 (wider: 0) */
 #define BT_MISS2(off, len, size) ((u32)(off) | (u32)(len) << 12 | (u32)(size) << 16)
 

@@ -101,8 +101,8 @@ static void as_interp(struct gi *g)
 {
 	g->kind = GI_HELPER;
 	g->helper = BT_H_INTERP;
-	g->harg = 0;
-	g->use |= g->mod; /* so that what it kills is live all the same, but isn't read */
+	g->harg = g->i.mnemonic; /* for the statistics */
+	g->use |= g->mod;        /* so that what it kills is live all the same, but isn't read */
 }
 
 static void as_ending(struct gi *g)
@@ -310,6 +310,11 @@ static bool classify_mov(struct gi *g)
 	}
 	if (c0 == ZYDIS_REGCLASS_SEGMENT || c1 == ZYDIS_REGCLASS_SEGMENT) {
 		as_interp(g);
+		if (c1 == ZYDIS_REGCLASS_SEGMENT && g->o[0].type == ZYDIS_OPERAND_TYPE_REGISTER) {
+			g->kind = GI_FROM_SREG;
+			g->arg = gpr_id(&g->o[0]) | (u32)(g->o[1].reg.value - ZYDIS_REGISTER_ES)
+			                                    << 4;
+		}
 		return true;
 	}
 	return false;
@@ -335,6 +340,8 @@ static const struct {
 	[ZYDIS_MNEMONIC_HLT] = {true, BT_H_HLT, 0},
 	[ZYDIS_MNEMONIC_SWAPGS] = {true, BT_H_SWAPGS, 0},
 	[ZYDIS_MNEMONIC_CLTS] = {true, BT_H_CLTS, 0},
+	[ZYDIS_MNEMONIC_CLD] = {true, BT_H_INTERP, 0},
+	[ZYDIS_MNEMONIC_STD] = {true, BT_H_INTERP, 0},
 	[ZYDIS_MNEMONIC_STAC] = {true, BT_H_STAC, 1},
 	[ZYDIS_MNEMONIC_CLAC] = {true, BT_H_STAC, 0},
 	[ZYDIS_MNEMONIC_RDMSR] = {true, BT_H_RDMSR, 0},
@@ -395,9 +402,25 @@ static bool classify_transfer(struct gi *g)
 	return true;
 }
 
-/* Frequent ones that the kernel's code does in place (emit_sys.c). */
+/* Frequent ones that code does in place (emit_sys.c). */
 static void without_call(const struct xlate *x, struct gi *g)
 {
+	switch (g->i.mnemonic) {
+	case ZYDIS_MNEMONIC_CLD:
+	case ZYDIS_MNEMONIC_STD:
+		g->kind = GI_DF;
+		g->arg = g->i.mnemonic == ZYDIS_MNEMONIC_STD;
+		return;
+	case ZYDIS_MNEMONIC_RDTSC:
+	case ZYDIS_MNEMONIC_RDTSCP:
+		if (!x->c->inputs) /* which the helper records */
+			g->kind = GI_RDTSC;
+		return;
+	default:
+		break;
+	}
+	if (x->user)
+		return;
 	switch (g->helper) {
 	case BT_H_CLI:
 		g->kind = GI_CLI;
@@ -426,8 +449,10 @@ static bool classify_system(struct xlate *x, struct gi *g)
 
 	if (plain[g->i.mnemonic].is) {
 		helper(g, plain[g->i.mnemonic].helper, plain[g->i.mnemonic].arg);
+		if (g->helper == BT_H_INTERP)
+			g->harg = g->i.mnemonic;
 		g->kill = 0;
-		if (x->code64 && !x->user)
+		if (x->code64)
 			without_call(x, g);
 		return true;
 	}
@@ -437,6 +462,11 @@ static bool classify_system(struct xlate *x, struct gi *g)
 	case ZYDIS_MNEMONIC_PUSHFQ:
 		helper(g, BT_H_PUSHF, size);
 		g->use = g->tested = BT_F_ALL;
+		/* Lockstep wants a boundary there, to take over dead flags. */
+		if (x->code64 && !x->user && size == 8 && !x->c->inputs) {
+			g->kind = GI_PUSHF;
+			g->tested = 0; /* see seen_reads() */
+		}
 		return true;
 	case ZYDIS_MNEMONIC_POPF:
 	case ZYDIS_MNEMONIC_POPFD:
@@ -468,6 +498,8 @@ static bool classify_system(struct xlate *x, struct gi *g)
 
 		helper(g, rd ? BT_H_RDFSGSBASE : BT_H_WRFSGSBASE,
 		       gpr_id(&g->o[0]) | (u32)gs << 4 | (u32)(g->o[0].size == 64) << 5);
+		if (x->code64)
+			g->kind = GI_BASE;
 		return true;
 	}
 	default:
@@ -551,8 +583,79 @@ static bool available(const struct xlate *x, const struct gi *g)
 	}
 }
 
+/* REP MOVS, REP STOS. */
+static bool classify_string(const struct xlate *x, struct gi *g)
+{
+	const ZydisDecodedInstruction *i = &g->i;
+	unsigned size = g->o[0].size;
+
+	if (i->meta.category != ZYDIS_CATEGORY_STRINGOP || !x->code64 || i->address_width != 64 ||
+	    !(i->attributes & ZYDIS_ATTRIB_HAS_REP))
+		return false;
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_MOVSB:
+	case ZYDIS_MNEMONIC_MOVSW:
+	case ZYDIS_MNEMONIC_MOVSD:
+	case ZYDIS_MNEMONIC_MOVSQ:
+		if (g->o[1].mem.segment == ZYDIS_REGISTER_FS ||
+		    g->o[1].mem.segment == ZYDIS_REGISTER_GS)
+			return false;
+		helper(g, BT_H_MOVS, 0);
+		break;
+	case ZYDIS_MNEMONIC_STOSB:
+	case ZYDIS_MNEMONIC_STOSW:
+	case ZYDIS_MNEMONIC_STOSD:
+	case ZYDIS_MNEMONIC_STOSQ:
+		helper(g, BT_H_STOS, 0);
+		break;
+	default:
+		return false;
+	}
+	g->harg = (u32)__builtin_ctz(size / 8) | (u32)i->mnemonic << 2;
+	return true;
+}
+
+/* XSAVE64, XSAVEC64, XRSTOR64; with AVX all that they ask for is there. */
+static bool classify_xstate(const struct xlate *x, struct gi *g)
+{
+	u32 arg = g->i.mnemonic;
+	unsigned h;
+
+	switch (g->i.mnemonic) {
+	case ZYDIS_MNEMONIC_XSAVE64:
+		h = BT_H_XSAVE;
+		arg = arg << 1;
+		break;
+	case ZYDIS_MNEMONIC_XSAVEC64:
+		h = BT_H_XSAVE;
+		arg = arg << 1 | 1;
+		break;
+	case ZYDIS_MNEMONIC_XRSTOR64:
+		h = BT_H_XRSTOR;
+		break;
+	default:
+		return false;
+	}
+	if (!x->code64 || !(x->mode & BTM_AVX) || !g->info.special || g->i.address_width != 64 ||
+	    g->o[0].mem.segment == ZYDIS_REGISTER_FS || g->o[0].mem.segment == ZYDIS_REGISTER_GS ||
+	    g->o[0].mem.base == ZYDIS_REGISTER_EIP)
+		return false;
+	helper(g, h, arg);
+	return true;
+}
+
+/* The bit offset is a register's of 32 or 64 bits, and the address is one of 64. */
+static bool is_bitstr(const struct xlate *x, const struct gi *g)
+{
+	return g->info.bitstr && x->code64 && g->i.address_width == 64 &&
+	       (g->i.operand_width == 32 || g->i.operand_width == 64) &&
+	       is_gpr_operand(&g->o[1], g->i.operand_width);
+}
+
 static void classify(struct xlate *x, struct gi *g)
 {
+	bool known;
+
 	g->mem = -1;
 	g->inner = -1;
 	find_flags(g);
@@ -581,8 +684,17 @@ static void classify(struct xlate *x, struct gi *g)
 		as_interp(g); /* which records them */
 		return;
 	}
-	if (!bt_insn_info(&g->info, x->feat, &g->i, g->o) || g->info.special || g->info.bitstr ||
-	    !available(x, g) || !find_memory(x, g) || !homeless_ok(g)) {
+	if (classify_string(x, g))
+		return;
+	known = bt_insn_info(&g->info, x->feat, &g->i, g->o);
+	if (classify_xstate(x, g))
+		return;
+	if (known && is_bitstr(x, g) && find_memory(x, g)) {
+		g->kind = GI_BITS;
+		return;
+	}
+	if (!known || g->info.special || g->info.bitstr || !available(x, g) || !find_memory(x, g) ||
+	    !homeless_ok(g)) {
 		if (g->info.nop) {
 			g->kind = GI_NOP;
 			return;

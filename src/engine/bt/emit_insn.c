@@ -232,7 +232,7 @@ static void emit_copy(struct xlate *x, unsigned n)
 	len = bt_encode(x->a.p, &g->i, g->o, x->bytes + g->off, &m, x->verified);
 	if (!len) {
 		/* The encoder refuses what it cannot prove: the reference does it. */
-		emit_helper(x, g, BT_H_INTERP, 0);
+		emit_helper(x, g, BT_H_INTERP, g->i.mnemonic);
 		emit_pins(x);
 		return;
 	}
@@ -244,6 +244,69 @@ static void emit_copy(struct xlate *x, unsigned n)
 		emit_x87_record(x, g);
 	if (g->info.x87_ldcw) /* what was recorded before is settled */
 		emit_x87_settle(x);
+}
+
+/* Where an operand's register is: `tmp`, into which it is loaded, for one without a home. */
+static int bit_register(struct xlate *x, ZydisRegister reg, int tmp)
+{
+	unsigned r;
+
+	r = (unsigned)ZydisRegisterGetId(
+		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
+	if (bt_home(r) >= 0)
+		return bt_home(r);
+	as_ld_gs(&x->a, tmp, BT_GS_GPR(r));
+	return tmp;
+}
+
+/* The dword or quadword with the bit is found as the processor does (SDM 2A 3.1.1.9). */
+static void emit_bits(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+	bool w = g->i.operand_width == 64, write = g->mem_write;
+	unsigned r = gpr_of(&g->o[1]);
+	struct bt_asm *a = &x->a;
+	struct mem_ref ref;
+	int home = bt_home(r);
+
+	if (g->live)
+		emit_flags_save(x);
+	if (write) { /* the offset in it, for the form with memory */
+		bit_register(x, g->o[1].reg.value, BT_T1);
+		if (home >= 0)
+			as_rr(a, false, 0x89, home, BT_T1);
+		as_alu_i(a, false, 4, BT_T1, w ? 63 : 31);
+		as_st_gs(a, BT_GS(save[0]), BT_T1);
+	}
+	emit_address(x, g, &g->o[g->mem], BT_T0, true);
+	held_clear(x);
+	bit_register(x, g->o[1].reg.value, BT_T1);
+	if (!w)
+		as_rr(a, true, 0x63, BT_T1, home < 0 ? BT_T1 : home); /* movsxd */
+	else if (home >= 0)
+		as_mov(a, BT_T1, home);
+	as_rr(a, true, 0xc1, 7, BT_T1); /* sar */
+	as_1(a, w ? 6 : 5);
+	as_lea(a, true, BT_T0, BT_T0, BT_T1, w ? 3 : 2, 0);
+	emit_check_address(x, n, w ? 8 : 4, write, &ref);
+	if (!write) {
+		as_mem(a, w, 0x8b, BT_T1, ref.base, -1, 0, 0);
+		home = bit_register(x, g->o[1].reg.value, BT_T0);
+		as_rex(a, w, home, 0, BT_T1);
+		as_1(a, 0x0f);
+		as_1(a, 0xa3);
+		as_1(a, 0xc0 | (home & 7) << 3 | (BT_T1 & 7));
+		return;
+	}
+	as_ld_gs(a, BT_T1, BT_GS(save[0]));
+	if (g->info.locked)
+		as_1(a, 0xf0);
+	as_rex(a, w, BT_T1, 0, ref.base);
+	as_1(a, 0x0f);
+	as_1(a, g->i.mnemonic == ZYDIS_MNEMONIC_BTS   ? 0xab
+	        : g->i.mnemonic == ZYDIS_MNEMONIC_BTR ? 0xb3
+	                                              : 0xbb);
+	as_modrm_mem(a, BT_T1, ref.base, -1, 0, 0);
 }
 
 static void emit_lea(struct xlate *x, const struct gi *g)
@@ -367,6 +430,9 @@ void emit_insn(struct xlate *x, unsigned n)
 	case GI_COPY:
 		emit_copy(x, n);
 		break;
+	case GI_BITS:
+		emit_bits(x, n);
+		break;
 	case GI_LEA:
 		if (!emit_lea_direct(x, g))
 			emit_lea(x, g);
@@ -381,7 +447,8 @@ void emit_insn(struct xlate *x, unsigned n)
 		emit_leave(x, n);
 		break;
 	default:
-		if (g->helper == BT_H_INVLPG) {
+		if (g->helper == BT_H_INVLPG || g->helper == BT_H_XSAVE ||
+		    g->helper == BT_H_XRSTOR) {
 			emit_address(x, g, &g->o[0], BT_T0, false);
 			as_st_gs(&x->a, BT_GS(save[0]), BT_T0);
 		}

@@ -198,6 +198,12 @@ static void finish_b(struct xlate *x, unsigned n, unsigned size, bool write, boo
 	*out = (struct mem_ref){.base = BT_T0, .index = 0xff, .spare = BT_T1};
 }
 
+void emit_check_address(struct xlate *x, unsigned n, unsigned size, bool write, struct mem_ref *out)
+{
+	finish_b(x, n, size, write, x->gi[n].live, as_here(&x->a),
+	         new_site(x, write ? x->cls_w : x->cls_r), out);
+}
+
 static void finish_a(struct xlate *x, unsigned n, int base, s32 disp, unsigned size, bool write,
                      bool live, u32 retry, s32 site, struct mem_ref *out)
 {
@@ -607,7 +613,6 @@ static void emit_refill(struct xlate *x, const struct cold *k, unsigned size)
 /* The range crosses its page, or the page isn't in the TLB with the right: the variant. */
 void emit_cold_group(struct xlate *x, const struct cold *k)
 {
-	bool write = k->cls & 1;
 	u32 crosses, absent, e = new_exit(x, x->gi[k->insn].off);
 
 	x->bt->exits[e].mode = x->mode | BTM_SINGLE;
@@ -620,8 +625,7 @@ void emit_cold_group(struct xlate *x, const struct cold *k)
 	as_alu_i(&x->a, false, 7, BT_T1, (s32)PAGE_SIZE - k->span);
 	crosses = as_jcc(&x->a, 7, 0);
 	as_mov_i32(&x->a, BT_T1, (u32)k->site);
-	as_call(&x->a, (u32)(x->bt->stub[write ? STUB_GROUP_W : STUB_GROUP_R] -
-	                     (uintptr_t)x->bt->cache.rx));
+	as_call(&x->a, (u32)(x->bt->stub[STUB_GROUP + k->cls] - (uintptr_t)x->bt->cache.rx));
 	absent = as_jcc(&x->a, 2, 0); /* jc */
 	as_jmp(&x->a, k->back);
 	as_patch(&x->a, crosses, as_here(&x->a));
@@ -642,7 +646,6 @@ static void emit_word(struct xlate *x, u32 v)
 void emit_cold_miss(struct xlate *x, const struct cold *k)
 {
 	const struct gi *g = &x->gi[k->insn];
-	bool write = k->cls & 1;
 	bool jumps = g->kind == GI_JMP_IND || g->kind == GI_CALL_IND || g->kind == GI_CALL ||
 	             g->kind == GI_RET;
 
@@ -653,9 +656,8 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 		as_lea(&x->a, true, BT_T0, BT_T0, -1, 0, k->rel);
 	if (k->done && k->cls >= BT_USER_R && k->size && k->size <= 64)
 		emit_refill(x, k, k->size);
-	as_mov_i32(&x->a, BT_T1, (u32)k->site);
-	as_call(&x->a,
-	        (u32)(x->bt->stub[write ? STUB_MISS_W : STUB_MISS_R] - (uintptr_t)x->bt->cache.rx));
+	as_mov_i32(&x->a, BT_T1, BT_MISS_SLOT(k->site, k->size));
+	as_call(&x->a, (u32)(x->bt->stub[STUB_MISS + k->cls] - (uintptr_t)x->bt->cache.rx));
 	emit_word(x, BT_MISS1(x->page, (k->saved ? BT_MISS_FLAGS : 0) |
 	                                       (g->info.aligned ? BT_MISS_ALIGNED : 0) |
 	                                       (g->info.x87_wait ? BT_MISS_WAITS : 0) |

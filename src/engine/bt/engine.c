@@ -10,6 +10,7 @@
 
 #include "base/hostfault.h"
 #include "base/log.h"
+#include "engine/bt/helpers.h"
 #include "engine/bt/runtime.h"
 #include "engine/interp/interp.h"
 
@@ -120,6 +121,55 @@ static void debug_changed(struct vcpu *v)
 	mmu_flush_all(vcpu_x86(v)); /* watched pages must come to the slow path */
 }
 
+/* The largest `n` of sum(k), with their names, on a line each. */
+static void print_most(struct vm *vm, FILE *out, const char *title, unsigned nr, unsigned n,
+                       u64 (*count)(const struct bt_cpu *, unsigned), const char *(*name)(unsigned))
+{
+	u64 limit = ~0ull;
+
+	for (unsigned lines = 0; lines < n;) {
+		u64 best = 0;
+
+		for (int print = 0; print < 2; print++)
+			for (unsigned k = 0; k < nr; k++) {
+				u64 sum = 0;
+
+				for (unsigned i = 0; i < vm->nr_vcpus; i++)
+					sum += count(bt_of(vcpu_x86(vm->vcpu[i])), k);
+				if (!print && sum < limit)
+					best = MAX(best, sum);
+				if (print && best && sum == best)
+					fprintf(out, "  %s %-*s %14llu\n", title,
+					        (int)(29 - strlen(title)), name(k),
+					        (unsigned long long)sum);
+				lines += print && sum == best;
+			}
+		if (!best)
+			return;
+		limit = best;
+	}
+}
+
+static u64 helped(const struct bt_cpu *b, unsigned k)
+{
+	return b->helped[k];
+}
+
+static const char *helper_name(unsigned k)
+{
+	return bt_helper_names[k];
+}
+
+static u64 interpreted(const struct bt_cpu *b, unsigned k)
+{
+	return b->interpreted[k];
+}
+
+static const char *mnemonic_name(unsigned k)
+{
+	return ZydisMnemonicGetString((ZydisMnemonic)k);
+}
+
 static void print_stats(struct vm *vm, FILE *out)
 {
 	static const struct {
@@ -155,6 +205,8 @@ static void print_stats(struct vm *vm, FILE *out)
 	if (bt_priv_of(vm->engine_vm)->invalidated)
 		fprintf(out, "  %-30s %14llu\n", "code pages invalidated",
 		        (unsigned long long)bt_priv_of(vm->engine_vm)->invalidated);
+	print_most(vm, out, "helper", BT_NR_HELPERS, 16, helped, helper_name);
+	print_most(vm, out, "interp", ZYDIS_MNEMONIC_MAX_VALUE + 1, 16, interpreted, mnemonic_name);
 }
 
 const struct engine_ops bt_engine = {

@@ -122,7 +122,7 @@ static unsigned end_class(unsigned log)
 }
 
 /* As the stubs do it (stub.c, emit_tlb_fill). */
-void bt_site_fill(struct bt_cpu *b, u32 slot, gva_t page, uintptr_t addend, bool global)
+void bt_site_fill(struct bt_cpu *b, u32 slot, gva_t page, uintptr_t addend)
 {
 	struct bt_site *s = slot_at(b, slot);
 	unsigned l = log_of(slot);
@@ -131,10 +131,6 @@ void bt_site_fill(struct bt_cpu *b, u32 slot, gva_t page, uintptr_t addend, bool
 		if (b->site_log_n[l] < BT_SITE_LOG)
 			b->site_log[l][b->site_log_n[l]] = slot;
 		b->site_log_n[l]++;
-	}
-	if (!l) { /* in the others, user pages are no surprise */
-		b->sup_nonglobal |= !global;
-		b->sup_low |= !(page >> 63);
 	}
 	s->addend = addend;
 	s->page = page;
@@ -217,10 +213,12 @@ void bt_tlb_flushed(struct x86_cpu *c, bool global_too)
 
 	b->flushes++;
 	sites_drop(b, 1);
-	if (global_too || b->sup_nonglobal) {
+	/* What a slot holds was in the TLB since the last flush of its kind. */
+	if (global_too || c->tlb_sup_nonglobal) {
 		b->stat[BT_STAT_SUP_DROPS]++;
 		sites_drop(b, 0);
-		b->sup_nonglobal = b->sup_low = false;
+		c->tlb_sup_nonglobal = false;
+		c->tlb_sup_low &= !global_too;
 	}
 	if (global_too)
 		drop_all(b);
@@ -238,10 +236,9 @@ void bt_tlb_page_flushed(struct x86_cpu *c, gva_t page)
 	/* All slots: those that are used are filled again from the TLB, and a run of flushes finds
 	 * the logs empty. But a page of the lower half is rarely in one of the supervisor's. */
 	sites_drop(b, 1);
-	if (page >> 63 || b->sup_low) {
+	if (page >> 63 || c->tlb_sup_low) {
 		b->stat[BT_STAT_SUP_DROPS]++;
 		sites_drop(b, 0);
-		b->sup_nonglobal = b->sup_low = false;
 	}
 	while (*p) {
 		u32 id = *p - 1;

@@ -308,6 +308,7 @@ static void accesses(struct grouping *s, unsigned n)
 		access_at(s, n, &at, g->mem_size, g->mem_write, false);
 	switch (g->kind) {
 	case GI_PUSH:
+	case GI_PUSHF:
 	case GI_CALL:
 	case GI_CALL_IND:
 		top.disp = -8;
@@ -377,6 +378,7 @@ static void effects(struct grouping *s, const struct gi *g)
 {
 	switch (g->kind) {
 	case GI_PUSH:
+	case GI_PUSHF:
 		s->reg[RSP].delta -= 8;
 		return;
 	case GI_POP:
@@ -391,6 +393,9 @@ static void effects(struct grouping *s, const struct gi *g)
 	case GI_COPY:
 	case GI_LEA:
 	case GI_JRCXZ:
+	case GI_FROM_SREG:
+	case GI_BASE:
+	case GI_RDTSC:
 		break;
 	default:
 		return;

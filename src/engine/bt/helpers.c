@@ -76,11 +76,12 @@ static int after(struct x86_cpu *c, const struct before *b)
 
 /* ---- the interpreter ---- */
 
-static int h_INTERP(struct x86_cpu *c, u32 arg)
+int h_INTERP(struct x86_cpu *c, u32 arg)
 {
 	const struct before b = look(c);
 	u64 next = c->next_rip;
 
+	bt_of(c)->interpreted[MIN(arg, (u32)ZYDIS_MNEMONIC_MAX_VALUE)]++;
 	bt_shadow_settle(c);
 	c->irq_shadow = c->shadow_db = false; /* ends with this instruction */
 	interp_exec(c, true);
@@ -478,6 +479,11 @@ static int h_STRICT(struct x86_cpu *c, u32 arg)
 
 bt_helper_fn *const bt_helpers[] = {
 #define X(name) h_##name,
+	BT_HELPERS(X)
+#undef X
+};
+const char *const bt_helper_names[] = {
+#define X(name) #name,
 	BT_HELPERS(X)
 #undef X
 };

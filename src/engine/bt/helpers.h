@@ -20,7 +20,7 @@
  * operand size in bytes: 2, 4 or 8. INTERP must be first. */
 /* clang-format off */
 #define BT_HELPERS(X) \
-	X(INTERP)      /* any instruction, by the interpreter; its length is found anew */ \
+	X(INTERP)      /* its mnemonic: any instruction, by the interpreter, which finds its length anew */ \
 	X(SYSCALL) \
 	X(SYSRET)      /* size: 4 or 8 */ \
 	X(SYSENTER) \
@@ -58,6 +58,10 @@
 	X(OUT)         /* the same */ \
 	X(HYPERCALL)   /* VMCALL, VMMCALL */ \
 	X(PAUSE) \
+	X(MOVS)        /* log2 of the element's size | mnemonic << 2 */ \
+	X(STOS)        /* the same */ \
+	X(XSAVE)       /* (1: XSAVEC) | mnemonic << 1; bt->save[0]: linear address */ \
+	X(XRSTOR)      /* mnemonic; bt->save[0]: linear address */ \
 	X(STRICT)      /* no instruction: a CALL that bt_set_strict() has to precede */ \
 	X(STRADDLE)    /* code page that the instruction reaches into; after INTERP, to the run loop */
 /* clang-format on */
@@ -68,6 +72,13 @@ enum bt_helper {
 #undef X
 		BT_NR_HELPERS
 };
+_Static_assert(BT_NR_HELPERS <= BT_MAX_HELPERS, "each has a counter");
+extern const char *const bt_helper_names[];
+bt_helper_fn h_INTERP;
+/* strings.c */
+bt_helper_fn h_MOVS, h_STOS;
+/* xstate.c */
+bt_helper_fn h_XSAVE, h_XRSTOR;
 
 /* Translated code came back, c->rip is set: forget a shadow that is over. */
 static inline void bt_shadow_settle(struct x86_cpu *c)

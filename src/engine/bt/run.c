@@ -151,6 +151,7 @@ int bt_helper_call(struct x86_cpu *c, u64 rip, u32 arg)
 	struct bt_cpu *b = bt_of(c);
 	u32 seen = b->flushes;
 
+	b->helped[arg & 0xff]++;
 	c->rip = rip;
 	c->next_rip = rip + (arg >> 8 & 15);
 	if (!(c->mode & M_CS64))
@@ -175,11 +176,10 @@ static bool fill_slot(struct bt_cpu *b, gva_t addr, u32 slot)
 	struct x86_cpu *c = b->c;
 	unsigned set = (unsigned)((c->tlb - c->tlbs[0]) / TLB_SIZE);
 	unsigned i = (unsigned)(addr >> PAGE_SHIFT) & (TLB_SIZE - 1);
-	bool global = set < TLB_GLOBAL_SETS && (c->tlb_global[set][i / 64] >> i % 64 & 1);
 
 	if ((slot - (u32)BT_GS(site)) / (2 * sizeof(b->site[0])) != set)
 		return false;
-	bt_site_fill(b, slot, addr & PAGE_MASK, c->tlb[i].bt_addend, global);
+	bt_site_fill(b, slot, addr & PAGE_MASK, c->tlb[i].bt_addend);
 	return true;
 }
 

@@ -110,7 +110,7 @@ void bt_pages_reset(struct bt_vm *bt);
 void bt_pb_set(struct bt_cpu *b, u32 id, u64 va, bool global);
 void bt_pb_drop(struct bt_cpu *b, u32 id);
 void bt_pb_reset(struct bt_cpu *b);
-void bt_site_fill(struct bt_cpu *b, u32 slot, gva_t page, uintptr_t addend, bool global);
+void bt_site_fill(struct bt_cpu *b, u32 slot, gva_t page, uintptr_t addend);
 /* No site may write to this RAM page. */
 void bt_sites_drop_write(struct bt_cpu *b, u64 ram_page);
 void bt_jc_set(struct bt_cpu *b, bool user, u64 target, u32 entry);

@@ -21,7 +21,7 @@ struct stubs {
 	u32 leave; /* EAX: enum bt_leave; registers and flags are saved, RSP is the C stack */
 };
 
-static u32 begin(struct stubs *s, enum bt_stub n)
+static u32 begin(struct stubs *s, unsigned n)
 {
 	u32 at;
 
@@ -225,11 +225,10 @@ static void make_helper(struct stubs *s)
 
 /* ---- misses ---- */
 
-#define TAG_OFFSET(write) ((write) ? offsetof(struct tlb_entry, w) : offsetof(struct tlb_entry, r))
-#define SITE_BYTES        (2 * BT_SITES * sizeof(struct bt_site)) /* of one TLB set: both classes */
-#define SET_BYTES         (TLB_SIZE * sizeof(struct tlb_entry))
-_Static_assert(SITE_BYTES == SET_BYTES, "a slot's offset is made the TLB set's by masking");
-_Static_assert(sizeof(struct tlb_entry) == 32 && sizeof(struct bt_site) == 16, "shifts below");
+#define SET_BYTES (TLB_SIZE * sizeof(struct tlb_entry))
+_Static_assert(sizeof(struct tlb_entry) == 32, "a shift below");
+_Static_assert(BT_GS_SITE(BT_CLASSES, 0) < 1 << BT_MISS_SIZE_SHIFT, "BT_MISS_SLOT() has room");
+_Static_assert(BT_PB_NONE == 1ull << 62, "a bit is tested below");
 
 /* RAX, RCX into the stub's own memory and back: save[] belongs to the instruction. */
 static void keep_two(struct bt_asm *a)
@@ -251,131 +250,92 @@ static void gs_reg(struct bt_asm *a, unsigned op, int reg, int base, s32 disp)
 	as_mem(a, true, op, reg, base, -1, 0, disp);
 }
 
-static void gs_reg32(struct bt_asm *a, unsigned op, int reg, int base, int index, int scale,
-                     s32 disp)
+static void shift_i(struct bt_asm *a, bool w, int n, int reg, unsigned by)
 {
-	as_1(a, 0x65);
-	as_mem(a, false, op, reg, base, index, scale, disp);
+	as_rr(a, w, 0xc1, n, reg); /* n: 4 shl, 5 shr */
+	as_1(a, by);
 }
 
-/* The log of slots that a flush must empty: a slot that is filled is in it already. */
-static void emit_log(struct bt_asm *a)
+/* The TLB's entry for the page of R14 in the set of class `cls`: its offset into RCX, the page into
+ * RAX, RAX stored into the slot R15 with the addend. Falls through; the rel32 returned is taken
+ * when it is not there. A slot that was empty is logged, at `log`, which is taken likewise and
+ * comes back to `*back`. */
+static u32 emit_tlb_fill(struct bt_asm *a, enum bt_class cls, u32 *log, u32 *back)
 {
-	u32 logged, full, last;
+	s32 set = BT_GS_C(tlbs) + (s32)(cls / 2 * SET_BYTES);
+	s32 tag = cls & 1 ? offsetof(struct tlb_entry, w) : offsetof(struct tlb_entry, r);
+	u32 none;
 
-	as_mov_i64(a, RAX, BT_PB_NONE);
-	gs_reg(a, 0x3b, RAX, BT_T1, 0); /* cmp rax, gs:page */
-	logged = as_jcc(a, CC_NE, 0);
-	/* eax: 1 unless it is one of the supervisor's first classes */
-	as_lea(a, false, RCX, BT_T1, -1, 0, -BT_GS(site));
-	as_mov_i32(a, RAX, 0);
-	as_alu_i(a, false, 7, RCX, (s32)SITE_BYTES);
-	as_1(a, 0x0f); /* setae al */
-	as_1(a, 0x90 | CC_AE);
-	as_1(a, 0xc0);
-	gs_reg32(a, 0x8b, RCX, -1, RAX, 2, BT_GS(site_log_n));
-	as_alu_i(a, false, 7, RCX, (s32)BT_SITE_LOG);
-	full = as_jcc(a, CC_A, 0);
-	gs_reg32(a, 0xff, 0, -1, RAX, 2, BT_GS(site_log_n)); /* inc: beyond the log means all */
-	as_alu_i(a, false, 7, RCX, (s32)BT_SITE_LOG);
-	last = as_jcc(a, CC_AE, 0);
-	as_1(a, 0xc1); /* shl eax, log2 BT_SITE_LOG */
-	as_1(a, 0xe0);
-	as_1(a, __builtin_ctz(BT_SITE_LOG));
-	as_lea(a, false, RCX, RCX, RAX, 0, 0);
-	gs_reg32(a, 0x89, BT_T1, -1, RCX, 2, BT_GS(site_log));
-	as_patch(a, logged, as_here(a));
-	as_patch(a, full, as_here(a));
-	as_patch(a, last, as_here(a));
-}
-
-/* Ask the TLB for the page of R14, fill the slot R15. Falls through when it was there; the rel32
- * returned is taken when it is not. RAX, RCX are used. */
-static u32 emit_tlb_fill(struct bt_asm *a, bool write)
-{
-	s32 tlbs = BT_GS_C(tlbs);
-	u32 none, user, global, high;
-
-	as_lea(a, false, RAX, BT_T1, -1, 0, -BT_GS(site));
-	as_alu_i(a, false, 4, RAX, -(s32)SET_BYTES); /* set * SET_BYTES */
 	as_mov(a, RCX, BT_T0);
-	as_1(a, 0x48); /* shr rcx, PAGE_SHIFT - 5 */
-	as_1(a, 0xc1);
-	as_1(a, 0xe9);
-	as_1(a, PAGE_SHIFT - 5);
+	shift_i(a, true, 5, RCX, PAGE_SHIFT - 5);
 	as_alu_i(a, false, 4, RCX, (s32)((TLB_SIZE - 1) * 32));
-	as_rr(a, false, 0x01, RAX, RCX); /* add ecx, eax */
 	as_mov(a, RAX, BT_T0);
 	as_alu_i(a, true, 4, RAX, -(s32)PAGE_SIZE);
-	gs_reg(a, 0x3b, RAX, RCX, tlbs + (s32)TAG_OFFSET(write));
+	gs_reg(a, 0x3b, RAX, RCX, set + tag);
 	none = as_jcc(a, CC_NE, 0);
-	/* A page that is not global, in a set that keeps global ones: slots of that set go with the
-	 * next change of address space. */
-	as_alu_i(a, false, 7, RCX, (s32)SET_BYTES);
-	user = as_jcc(a, CC_AE, 0);
-	as_rr(a, true, 0x85, BT_T0, BT_T0);       /* test */
-	high = as_jcc(a, 8, 0);                   /* js */
-	as_gs(a, false, 0xc6, 0, BT_GS(sup_low)); /* mov byte gs:sup_low, 1 */
-	as_1(a, 1);
-	as_patch(a, high, as_here(a));
-	as_mov(a, RAX, RCX);
-	as_1(a, 0xc1); /* shr eax, 5 */
-	as_1(a, 0xe8);
-	as_1(a, 5);
-	as_1(a, 0x65); /* bt gs:tlb_global, eax */
+	gs_reg(a, 0x8b, RCX, RCX, set + (s32)offsetof(struct tlb_entry, bt_addend));
+	gs_reg(a, 0x89, RCX, BT_T1, offsetof(struct bt_site, addend));
+	as_1(a, 0x65); /* bt qword gs:page, 62: is it BT_PB_NONE? */
+	as_rex(a, true, 0, 0, BT_T1);
 	as_1(a, 0x0f);
-	as_mem(a, false, 0xa3, RAX, -1, -1, 0, BT_GS_C(tlb_global));
-	global = as_jcc(a, CC_B, 0);
-	as_gs(a, false, 0xc6, 0, BT_GS(sup_nonglobal)); /* mov byte gs:sup_nonglobal, 1 */
-	as_1(a, 1);
-	as_patch(a, user, as_here(a));
-	as_patch(a, global, as_here(a));
-	gs_reg(a, 0x8b, RAX, RCX, tlbs + (s32)offsetof(struct tlb_entry, bt_addend));
-	gs_reg(a, 0x89, RAX, BT_T1, offsetof(struct bt_site, addend));
-	emit_log(a);
-	as_mov(a, RAX, BT_T0);
-	as_alu_i(a, true, 4, RAX, -(s32)PAGE_SIZE);
+	as_1(a, 0xba);
+	as_modrm_mem(a, 4, BT_T1, -1, 0, 0);
+	as_1(a, 62);
+	*log = as_jcc(a, CC_B, 0);
+	*back = as_here(a);
 	gs_reg(a, 0x89, RAX, BT_T1, offsetof(struct bt_site, page));
 	return none;
 }
 
-static void make_miss(struct stubs *s, bool write)
+/* The log of slots that a flush must empty: a slot that is filled is in it already. */
+static void emit_log(struct bt_asm *a, enum bt_class cls, u32 from, u32 back)
+{
+	unsigned l = cls >= BT_SUPAC_R;
+	s32 n = BT_GS(site_log_n) + 4 * (s32)l;
+
+	as_patch(a, from, as_here(a));
+	as_ld32_gs(a, RCX, n);
+	as_alu_i(a, false, 7, RCX, (s32)BT_SITE_LOG);
+	as_jcc(a, CC_A, back);
+	as_gs(a, false, 0xff, 0, n); /* inc: beyond the log means all */
+	as_alu_i(a, false, 7, RCX, (s32)BT_SITE_LOG);
+	as_jcc(a, CC_AE, back);
+	as_1(a, 0x65);
+	as_mem(a, false, 0x89, BT_T1, -1, RCX, 2, BT_GS(site_log) + (s32)(l * BT_SITE_LOG * 4));
+	as_jmp(a, back);
+}
+
+/* Flags are the guest's no more: where they matter they are in bt->flags. */
+static void make_miss(struct stubs *s, enum bt_class cls)
 {
 	struct bt_asm *a = &s->a;
-	u32 slow[3], retry, skip;
+	u32 slow[2], retry, skip, log, back;
 
-	begin(s, write ? STUB_MISS_W : STUB_MISS_R);
-	/* Flags, for a second way out to C, on the C stack. */
-	as_st_gs(a, BT_GS(ret_sp), RSP);
-	as_ld_gs(a, RSP, BT_GS(host_sp));
-	as_1(a, 0x9c); /* pushfq */
+	begin(s, STUB_MISS + cls);
 	keep_two(a);
 	/* size - 1 + offset in the page: ends it on the page? */
-	as_ld_gs(a, RCX, BT_GS(ret_sp));
-	as_mem(a, true, 0x8b, RCX, RCX, -1, 0, 0);
-	as_1(a, 0x0f); /* movzx eax, word ptr 8(rcx): BT_MISS2's size */
-	as_mem(a, false, 0xb7, RAX, RCX, -1, 0, 8);
-	as_rr(a, false, 0x85, RAX, RAX);
-	slow[0] = as_jcc(a, CC_E, 0);
-	as_rr(a, false, 0x89, BT_T0, RCX);
-	as_alu_i(a, false, 4, RCX, (s32)(PAGE_SIZE - 1));
-	as_lea(a, false, RCX, RCX, RAX, 0, -1);
+	as_rr(a, false, 0x89, BT_T1, RCX);
+	shift_i(a, false, 5, RCX, BT_MISS_SIZE_SHIFT);
+	as_alu_i(a, false, 4, BT_T1, (s32)(BIT(BT_MISS_SIZE_SHIFT) - 1));
+	as_rr(a, false, 0x89, BT_T0, RAX);
+	as_alu_i(a, false, 4, RAX, (s32)(PAGE_SIZE - 1));
+	as_rr(a, false, 0x01, RAX, RCX);
 	as_alu_i(a, false, 7, RCX, (s32)(PAGE_SIZE - 1));
-	slow[1] = as_jcc(a, CC_A, 0);
-	slow[2] = emit_tlb_fill(a, write);
+	slow[0] = as_jcc(a, CC_A, 0);
+	slow[1] = emit_tlb_fill(a, cls, &log, &back);
 	load_two(a);
-	as_ld_gs(a, RSP, BT_GS(ret_sp));
 	as_1(a, 0xc3);
+	emit_log(a, cls, log, back);
 
-	for (unsigned i = 0; i < 3; i++)
+	for (unsigned i = 0; i < 2; i++)
 		as_patch(a, slow[i], as_here(a));
 	load_two(a);
 	save_regs(a);
-	as_gs(a, false, 0x8f, 0, BT_GS_C(aflags)); /* pop */
+	to_c_stack(a, 0);
 	as_ld_gs(a, RDI, BT_GS(c));
 	as_mov(a, RSI, BT_T0);
 	as_mov(a, RDX, BT_T1);
-	as_mov_i32(a, RCX, write);
+	as_mov_i32(a, RCX, cls & 1);
 	call_c(a, (uintptr_t)bt_miss_call); /* 0: again, 1: it is done, 2: leave */
 	as_alu_i(a, false, 7, RAX, 1);
 	retry = as_jcc(a, CC_B, 0);
@@ -395,17 +355,18 @@ static void make_miss(struct stubs *s, bool write)
 	return_to_code(a);
 }
 
-static void make_group(struct stubs *s, bool write)
+static void make_group(struct stubs *s, enum bt_class cls)
 {
 	struct bt_asm *a = &s->a;
-	u32 none;
+	u32 none, log, back;
 
-	begin(s, write ? STUB_GROUP_W : STUB_GROUP_R);
+	begin(s, STUB_GROUP + cls);
 	keep_two(a);
-	none = emit_tlb_fill(a, write);
+	none = emit_tlb_fill(a, cls, &log, &back);
 	load_two(a);
 	as_1(a, 0xf8); /* clc */
 	as_1(a, 0xc3);
+	emit_log(a, cls, log, back);
 	as_patch(a, none, as_here(a));
 	load_two(a);
 	as_1(a, 0xf9); /* stc */
@@ -427,10 +388,10 @@ void bt_stubs_make(struct bt_vm *bt)
 	make_leaving(&s);
 	make_indirect(&s);
 	make_helper(&s);
-	make_miss(&s, false);
-	make_miss(&s, true);
-	make_group(&s, false);
-	make_group(&s, true);
+	for (unsigned cls = 0; cls < BT_CLASSES; cls++) {
+		make_miss(&s, cls);
+		make_group(&s, cls);
+	}
 	as_align(&s.a, 64, 0);
 	bt_priv_of(bt)->enter =
 		(int (*)(struct x86_cpu *, uintptr_t))(void *)(bt->cache.rx + enter);

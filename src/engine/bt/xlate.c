@@ -346,6 +346,11 @@ static void emit_one(struct xlate *x, unsigned n)
 	case GI_CLI:
 	case GI_STI:
 	case GI_SWAPGS:
+	case GI_PUSHF:
+	case GI_FROM_SREG:
+	case GI_BASE:
+	case GI_RDTSC:
+	case GI_DF:
 	case GI_STAC:
 		emit_system(x, n);
 		break;

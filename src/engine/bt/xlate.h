@@ -14,6 +14,7 @@
 enum gi_kind {
 	GI_NOP,
 	GI_COPY, /* innocuous: itself, registers and memory operand replaced */
+	GI_BITS, /* BT and the like with memory and a bit offset in a register */
 	GI_LEA,
 	GI_PUSH,
 	GI_POP,
@@ -28,8 +29,13 @@ enum gi_kind {
 	GI_CLI, /* these have a helper too, for when flags are live */
 	GI_STI,
 	GI_SWAPGS,
-	GI_STAC,   /* harg 1 STAC, 0 CLAC: goes on in another mode */
-	GI_HELPER, /* helper, harg; ends: never goes on behind itself */
+	GI_PUSHF,     /* of the supervisor */
+	GI_FROM_SREG, /* arg: register | enum x86_segreg << 4 */
+	GI_BASE,      /* RDFSBASE and the like: harg as their helpers have it */
+	GI_RDTSC,     /* RDTSCP too */
+	GI_DF,        /* CLD; STD: arg 1 */
+	GI_STAC,      /* harg 1 STAC, 0 CLAC: goes on in another mode */
+	GI_HELPER,    /* helper, harg; ends: never goes on behind itself */
 };
 
 struct gi {
@@ -257,6 +263,10 @@ static inline void held_load(struct xlate *x, int host, unsigned r)
 	}
 	held_set(x, host, r, false);
 }
+/* Code that checks `size` bytes at the virtual address in BT_T0, for instruction n. Whoever calls
+ * has saved the flags if they are live. */
+void emit_check_address(struct xlate *x, unsigned n, unsigned size, bool write,
+                        struct mem_ref *out);
 /* Code that checks the operand of instruction n (or the stack: push, pop) for `size` bytes and
  * leaves its host address in registers. */
 void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref *out);

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+/* XSAVE64, XSAVEC64 and XRSTOR64 as kernels switch contexts by them: on the host's registers, where
+ * the guest's state is. What is unusual is the interpreter's: an image over two pages, a header or
+ * an MXCSR that faults, x87 in use when it is saved (the image would hold the host's instruction
+ * pointer until it is corrected, for other vCPUs to see).
+ *
+ * An image is copied before it is looked at: guest memory changes. */
+#include "cpu/x86/mmu.h"
+#include "engine/bt/helpers.h"
+
+/* Offsets in the image (SDM 1 10.5.1, 13.4). With the guest's components the standard and the
+ * compacted format have them at the same places. */
+enum {
+	XS_FOP = 6,
+	XS_FIP = 8,
+	XS_FDP = 16,
+	XS_MXCSR = 24,
+	XS_BV = 512,
+	XS_COMP_BV = 520,
+	XS_SIZE = 832
+};
+#define XCOMP_COMPACT (1ull << 63)
+
+/* Host address of the image at bt->save[0], or NULL. */
+static u8 *image(struct x86_cpu *c, bool write)
+{
+	gva_t addr = bt_of(c)->save[0];
+	const struct tlb_entry *e = &c->tlb[(addr >> PAGE_SHIFT) & (TLB_SIZE - 1)];
+
+	if (unlikely((addr & 63) || (addr & ~PAGE_MASK) > PAGE_SIZE - XS_SIZE || c->inputs))
+		return NULL;
+	if (unlikely((write ? e->w : e->r) != (addr & PAGE_MASK)))
+		return NULL;
+	return (u8 *)(uintptr_t)(addr + e->addend);
+}
+
+static u64 requested(const struct x86_cpu *c)
+{
+	return ((u64)(u32)c->gpr[RDX] << 32 | (u32)c->gpr[RAX]) & c->xcr0;
+}
+
+static u64 in_use(void)
+{
+	u32 a, d;
+
+	__asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(1));
+	return (u64)d << 32 | a;
+}
+
+int h_XSAVE(struct x86_cpu *c, u32 arg)
+{
+	bool compact = arg & 1;
+	u64 rfbm = requested(c);
+	u8 *p = image(c, true);
+
+	if (unlikely(!p || !c->feat.xgetbv1))
+		return h_INTERP(c, arg >> 1);
+	x86_fpu_get(c);
+	if (unlikely(in_use() & XCR0_X87))
+		return h_INTERP(c, arg >> 1);
+	if (compact)
+		__asm__ volatile("xsavec64 %0"
+		                 : "+m"(*(u8(*)[XS_SIZE])p)
+		                 : "a"((u32)rfbm), "d"((u32)(rfbm >> 32)));
+	else
+		__asm__ volatile("xsave64 %0"
+		                 : "+m"(*(u8(*)[XS_SIZE])p)
+		                 : "a"((u32)rfbm), "d"((u32)(rfbm >> 32)));
+	mmu_stored(c, (uintptr_t)p, XS_SIZE);
+	if (unlikely(c->code_written)) {
+		c->rip = c->next_rip;
+		return 1;
+	}
+	return 0;
+}
+
+/* Would the processor load it without a fault? (SDM 1 13.8) */
+static bool image_ok(const struct x86_cpu *c, const u8 *p)
+{
+	u64 bv = get_le64(p + XS_BV), comp = get_le64(p + XS_COMP_BV), rest = 0;
+	unsigned from = 8;
+
+	if (comp & XCOMP_COMPACT) {
+		comp &= ~XCOMP_COMPACT;
+		if (!c->feat.xsavec || (comp & ~c->xcr0) || (bv & ~comp))
+			return false;
+		from = 16;
+	} else if (comp || (bv & ~c->xcr0)) {
+		return false;
+	}
+	for (unsigned i = from; i < (from == 8 ? 24 : 64); i += 8)
+		rest |= get_le64(p + XS_BV + i);
+	return !rest && !(get_le32(p + XS_MXCSR) & ~c->fpu_mxcsr_mask);
+}
+
+int h_XRSTOR(struct x86_cpu *c, u32 arg)
+{
+	u8 copy[XS_SIZE] __attribute__((aligned(64)));
+	u64 rfbm = requested(c), bv, n = XS_SIZE / 8;
+	const u8 *p = image(c, false);
+	void *to = copy;
+
+	if (unlikely(!p))
+		return h_INTERP(c, arg);
+	__asm__ volatile("rep movsq" : "+S"(p), "+D"(to), "+c"(n) : : "memory");
+	if (unlikely(!image_ok(c, copy)))
+		return h_INTERP(c, arg);
+	x86_fpu_get(c);
+	__asm__ volatile("xrstor64 %0"
+	                 :
+	                 : "m"(copy), "a"((u32)rfbm), "d"((u32)(rfbm >> 32))
+	                 : "memory");
+	if (rfbm & XCR0_X87) {
+		bv = get_le64(copy + XS_BV) & XCR0_X87;
+		c->fpu_ip = bv ? get_le64(copy + XS_FIP) : 0;
+		c->fpu_dp = c->fpu_last_dp = bv ? get_le64(copy + XS_FDP) : 0;
+		c->fpu_op = c->fpu_last_op = bv ? get_le16(copy + XS_FOP) & 0x7ff : 0;
+	}
+	return 0;
+}
