@@ -402,6 +402,36 @@ static void fpu_bad(u64 arg)
 	}
 }
 
+/* ---- an instruction over two pages ---- */
+
+/* mov $5, %eax; ret, from the end of a page into the next one: another, or itself once more. */
+static void straddling(u64 itself)
+{
+	u64 first = page_alloc(), second = itself ? first : page_alloc();
+	static const u8 head[] = {0xb8, 5}, tail[] = {0, 0, 0, 0xc3};
+
+	memcpy(phys(first + PAGE - 2), head, 2);
+	memcpy(phys(second), tail, 4);
+	map(0, CODE, first, KRWX);
+	map(0, CODE + PAGE, second, KRWX);
+	for (unsigned i = 0; i < 200 && !case_bad(); i++) {
+		expect_eq(CALL(CODE + PAGE - 2), 5, "what the instruction loads");
+		if (i % 3)
+			write_cr3(read_cr3());
+	}
+	if (itself)
+		return;
+	for (unsigned i = 0; i < 50 && !case_bad(); i++) { /* another page behind it */
+		u64 other = i & 1 ? second : page_alloc();
+
+		memcpy(phys(other), tail, 4);
+		*(u8 *)phys(other) = (u8)(i & 1 ? 0 : i);
+		map(0, CODE + PAGE, other, KRWX);
+		invlpg(CODE + PAGE);
+		expect_eq(CALL(CODE + PAGE - 2), i & 1 ? 5 : 5 | i << 8, "after INVLPG");
+	}
+}
+
 /* ---- registers of the system ---- */
 
 SNIPPET(get_sreg,
@@ -559,6 +589,8 @@ static const struct test_case cases[] = {
 	{"xsavec of x87", fpu_x87, 1},
 	{"xrstor of a bad image", fpu_bad, 0},
 	{"xrstor of a bad compacted image", fpu_bad, 1},
+	{"straddling", straddling, 0},
+	{"straddling into itself", straddling, 1},
 	{"segment registers", segment_registers, 0},
 	{"segment registers, CPL 3", segment_registers, 1},
 	{"segment bases", segment_bases, 0},

@@ -146,6 +146,7 @@ struct bt_cpu {
 	u32 site_log[2][BT_SITE_LOG]; /* byte offsets of slots from struct x86_cpu */
 	u64 pauses;
 	u64 progress;               /* with c->inputs: moves when instructions were executed */
+	u64 straddled;              /* RIP where BT_H_STRADDLE has just let it be tried again */
 	u64 shadow_rip;             /* c->irq_shadow counts only here (helpers.h) */
 	u64 stat[16];               /* enum bt_stat */
 	u64 helped[BT_MAX_HELPERS]; /* calls of each helper */
@@ -211,6 +212,10 @@ struct bt_cache {
 	u32 size, used;
 	u32 stubs_end;
 	u32 populated; /* bytes whose pages were asked for */
+	/* Code that is rarely executed lies in chunks of its own, from the top down, so that what
+	 * is executed lies close together: offsets of the lowest chunk, of the room left in it, and
+	 * of what was asked for. */
+	u32 cold_low, cold, cold_end, cold_populated;
 };
 
 /* ---- pages, units, entries, exits ---- */
@@ -388,6 +393,9 @@ u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 of
 
 /* cache.c: room for code to come. */
 void bt_cache_populate(struct bt_vm *bt);
+/* Room for `hot` bytes at cache.used and `cold` bytes at cache.cold? */
+bool bt_cache_room(struct bt_cache *k, u32 hot, u32 cold);
+void bt_cache_empty(struct bt_cache *k); /* but for the stubs */
 
 /* Does the instruction at `off` of `code` reach into the next page? In plain C. */
 bool bt_straddles(const struct bt_vm *bt, u32 mode, u16 off, const u8 *code);

@@ -76,7 +76,20 @@ static int map_code(struct bt_vm *bt)
 	bt->cache.rw = rw;
 	bt->cache.rx = rx;
 	bt->cache.size = BT_CACHE_SIZE;
+	bt->cache.cold_low = bt->cache.cold = bt->cache.cold_end = bt->cache.cold_populated =
+		BT_CACHE_SIZE;
 	return err;
+}
+
+static void populate(const struct bt_cache *k, u32 used, u32 end, u32 *done)
+{
+	u32 n = MIN(BT_POPULATE, end - *done);
+
+	if (likely(used + BT_POPULATE / 2 < *done) || !n)
+		return;
+	madvise(k->rw + *done, n, MADV_POPULATE_WRITE);
+	madvise(k->rx + *done, n, MADV_POPULATE_READ);
+	*done += n;
 }
 
 /* Pages of the cache in pieces: a host page fault for each, in both mappings, costs more. An old
@@ -84,13 +97,29 @@ static int map_code(struct bt_vm *bt)
 void bt_cache_populate(struct bt_vm *bt)
 {
 	struct bt_cache *k = &bt->cache;
-	u32 n = MIN(BT_POPULATE, k->size - k->populated);
 
-	if (likely(k->used + BT_POPULATE / 2 < k->populated) || !n)
-		return;
-	madvise(k->rw + k->populated, n, MADV_POPULATE_WRITE);
-	madvise(k->rx + k->populated, n, MADV_POPULATE_READ);
-	k->populated += n;
+	populate(k, k->used, k->size, &k->populated);
+	populate(k, k->cold, k->cold_end, &k->cold_populated);
+}
+
+bool bt_cache_room(struct bt_cache *k, u32 hot, u32 cold)
+{
+	if (k->cold_end - k->cold < cold) {
+		if (k->cold_low - k->used < BT_COLD_CHUNK + hot)
+			return false;
+		k->cold_end = k->cold_low;
+		k->cold_low -= BT_COLD_CHUNK;
+		k->cold = k->cold_populated = k->cold_low;
+	}
+	return k->cold_low - k->used >= hot;
+}
+
+void bt_cache_empty(struct bt_cache *k)
+{
+	memset(k->rw + k->stubs_end, 0xcc, k->used - k->stubs_end);
+	memset(k->rw + k->cold_low, 0xcc, k->size - k->cold_low);
+	k->used = k->stubs_end;
+	k->cold_low = k->cold = k->cold_end = k->cold_populated = k->size;
 }
 
 static void empty_tables(struct bt_vm *bt)
@@ -268,8 +297,7 @@ void bt_flush_code(struct bt_cpu *b)
 	memset(pv->links, 0, bt->nr_exits * sizeof(*pv->links));
 	bt_pages_reset(bt);
 	empty_tables(bt);
-	memset(bt->cache.rw + bt->cache.stubs_end, 0xcc, bt->cache.used - bt->cache.stubs_end);
-	bt->cache.used = bt->cache.stubs_end;
+	bt_cache_empty(&bt->cache);
 	for (unsigned i = 0; i < bt->vm->nr_vcpus; i++)
 		if (bt->vm->vcpu[i]->engine_state)
 			cpu_reset(bt->vm->vcpu[i]->engine_state);

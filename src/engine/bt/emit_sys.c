@@ -37,6 +37,7 @@ static struct cold *to_helper(struct xlate *x, unsigned n, unsigned cc)
 	struct cold *k = cold_add(x, COLD_HELPER);
 
 	k->insn = (u16)n;
+	k->saved = x->gi[n].live;
 	k->from = as_jcc(&x->a, cc, 0);
 	return k;
 }
@@ -46,6 +47,8 @@ void emit_cold_helper(struct xlate *x, const struct cold *k)
 	const struct gi *g = &x->gi[k->insn];
 
 	as_patch(&x->a, k->from, as_here(&x->a));
+	if (k->saved)
+		emit_flags_restore(x, BT_T0);
 	emit_helper(x, g, g->helper, g->harg);
 	as_jmp(&x->a, k->back);
 }
@@ -92,6 +95,8 @@ static void emit_stac(struct xlate *x, unsigned n)
 	struct bt_asm *a = &x->a;
 	struct cold *k[2] = {NULL, NULL};
 
+	if (g->live)
+		emit_flags_save(x);
 	mode = open ? mode | BTM_AC : mode & ~(u32)BTM_AC;
 	if (open) {
 		as_st_gs(a, BT_GS(ac_sp), RSP);
@@ -106,6 +111,8 @@ static void emit_stac(struct xlate *x, unsigned n)
 		k[1] = to_helper(x, n, 2);
 		byte_gs(x, 4, BT_GS_C(sflags) + SFLAGS_AC, (u8)~SFLAGS_AC_BIT);
 	}
+	if (g->live)
+		emit_flags_restore(x, BT_T0);
 	as_ld_gs(a, BT_T0, BT_GS(set) + 8 * open);
 	as_st_gs(a, BT_GS_C(tlb), BT_T0);
 	as_gs(a, false, 0xc7, 0, BT_GS(mode));
@@ -257,7 +264,7 @@ static void emit_pushf(struct xlate *x, unsigned n)
 /* Must it be called? Because the flags that it changes are needed. */
 static bool must_call(const struct gi *g)
 {
-	if (g->kind == GI_SWAPGS || g->kind == GI_FROM_SREG)
+	if (g->kind == GI_SWAPGS || g->kind == GI_FROM_SREG || g->kind == GI_STAC)
 		return false;
 	return g->kind == GI_PUSHF ? g->after : g->live;
 }
@@ -273,8 +280,6 @@ void emit_system(struct xlate *x, unsigned n)
 	x->t1_group = -1;
 	if (must_call(g)) {
 		emit_helper(x, g, g->helper, g->harg);
-		if (g->kind == GI_STAC) /* where SMAP is off the mode stays */
-			emit_exit_insn(x, new_exit(x, g->target), -1);
 		return;
 	}
 	switch (g->kind) {

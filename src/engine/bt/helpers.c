@@ -94,7 +94,7 @@ int h_INTERP(struct x86_cpu *c, u32 arg)
 }
 
 /* An instruction that reaches into the next page, where pb didn't say that it is the page it was
- * translated from: it is this time by the interpreter, and the next time perhaps not. */
+ * translated from: it may now, or the interpreter executes it. */
 static int h_STRADDLE(struct x86_cpu *c, u32 arg)
 {
 	struct bt_cpu *b = bt_of(c);
@@ -108,8 +108,14 @@ static int h_STRADDLE(struct x86_cpu *c, u32 arg)
 		if (e && e->gpa == p->gpa && !__atomic_load_n(&p->dead, __ATOMIC_RELAXED)) {
 			i = (unsigned)(e - c->itlb);
 			bt_pb_set(b, arg, va, c->itlb_global[i / 64] >> i % 64 & 1);
+			/* Not for ever, whatever closes it again. Lockstep wants progress. */
+			if (b->straddled != c->rip && !c->inputs) {
+				b->straddled = c->rip;
+				return 1;
+			}
 		}
 	}
+	b->straddled = BT_PB_NONE;
 	h_INTERP(c, 0);
 	return 1;
 }

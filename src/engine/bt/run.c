@@ -288,6 +288,10 @@ static u32 translate(struct bt_cpu *b, u32 page, u32 mode, u16 off, const struct
 	x86_fpu_put(b->c);
 	if (unlikely(off > PAGE_SIZE - 15) && !page_behind(b, mode, f, &next))
 		next = (struct place){.page = BT_NONE};
+	if (unlikely(next.page == page)) { /* itself once more: it has one address at a time */
+		bt_pb_set(b, page, b->c->rip & PAGE_MASK, false);
+		next = (struct place){.page = BT_NONE};
+	}
 	do {
 		pmap_code_mark(b->c->pmap, f->code_ver);
 		if (next.page != BT_NONE)

@@ -16,6 +16,7 @@
 
 #define BT_CACHE_SIZE    (48 * MiB)
 #define BT_POPULATE      (256 * KiB)
+#define BT_COLD_CHUNK    (1 * MiB) /* several times what a unit may need */
 #define BT_RING          1024u
 #define BT_MAX_PROTECTED 30000u /* pages: each may cost two of the process's 65530 mappings */
 #define BT_HOT_WRITES    64     /* invalidations of a page in a row, then interp runs it */

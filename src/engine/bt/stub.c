@@ -407,7 +407,7 @@ u32 bt_emit_link(struct bt_vm *bt, const struct bt_exit *e, const struct bt_entr
 	                   .end = bt->cache.rw + bt->cache.size};
 	u32 at = as_here(&a), good;
 
-	if (bt->cache.used + 256 > bt->cache.size)
+	if (bt->cache.used + 256 > bt->cache.cold_low)
 		return 0;
 	if (!t->live) {
 		as_ld_gs(&a, BT_T0, BT_GS_PB(t->page));

@@ -627,6 +627,13 @@ static void trace_unit(const struct xlate *x)
 	}
 }
 
+static void emit_at(struct xlate *x, u32 at)
+{
+	u8 *base = x->bt->cache.rw;
+
+	x->a = (struct bt_asm){.base = base, .p = base + at, .end = base + at + UNIT_MAX_BYTES};
+}
+
 static void prepare(struct xlate *x, struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode,
                     const u8 *code)
 {
@@ -649,22 +656,19 @@ static void prepare(struct xlate *x, struct bt_vm *bt, struct x86_cpu *c, u32 pa
 	x->held_dirty[0] = x->held_dirty[1] = false;
 	x->pin[0] = x->pin[1] = -1;
 	x->unit = bt->nr_units;
-	x->a = (struct bt_asm){.base = bt->cache.rw,
-	                       .p = bt->cache.rw + ALIGN_UP(bt->cache.used, 16u),
-	                       .end = bt->cache.rw + bt->cache.size};
-	if (x->a.end - x->a.p > UNIT_MAX_BYTES)
-		x->a.end = x->a.p + UNIT_MAX_BYTES;
+	emit_at(x, ALIGN_UP(bt->cache.used, 16u));
 }
 
-static bool room_left(const struct bt_vm *bt)
+static bool room_left(struct bt_vm *bt)
 {
 	return bt->nr_units < bt->max_units && bt->nr_insns + UNIT_MAX_INSNS < bt->max_insns &&
 	       bt->nr_exits + 3 * UNIT_MAX_INSNS < bt->max_exits &&
 	       bt->nr_entries + UNIT_MAX_INSNS < bt->max_entries &&
-	       bt->cache.size - bt->cache.used > UNIT_MAX_BYTES + 64;
+	       bt_cache_room(&bt->cache, UNIT_MAX_BYTES + 64, UNIT_MAX_BYTES + 64);
 }
 
-static void commit(struct xlate *x, u32 start)
+/* Code from `start` to `end`, and cold code up to here. */
+static void commit(struct xlate *x, u32 start, u32 end)
 {
 	struct bt_vm *bt = x->bt;
 	struct bt_cpu *b = bt_of(x->c);
@@ -674,7 +678,7 @@ static void commit(struct xlate *x, u32 start)
 	                                             .page2 = x->page2,
 	                                             .mode = x->mode,
 	                                             .host = start,
-	                                             .host_end = as_here(&x->a),
+	                                             .host_end = end,
 	                                             .insns = bt->nr_insns,
 	                                             .nr_insns = x->nr,
 	                                             .next = bt->pages[x->page].units};
@@ -682,14 +686,15 @@ static void commit(struct xlate *x, u32 start)
 	for (unsigned n = 0; n < x->nr; n++)
 		bt->insns[bt->nr_insns++] = (struct bt_insn){
 			.host = x->gi[n].host, .guest = x->gi[n].off, .len = x->gi[n].len};
-	bt->cache.used = as_here(&x->a);
+	b->stat[BT_STAT_HOST_BYTES] += end - start + as_here(&x->a) - bt->cache.cold;
+	bt->cache.used = end;
+	bt->cache.cold = as_here(&x->a);
 	bt_cache_populate(bt);
 	bt_page_cover(bt, x->page, x->gi[0].off, last->off + last->len - x->gi[0].off);
 	if (x->page2 != BT_NONE)
 		bt_page_cover(bt, x->page2, 0, last->off + last->len - PAGE_SIZE);
 	b->stat[BT_STAT_TRANSLATED]++;
 	b->stat[BT_STAT_GUEST_INSNS] += x->nr;
-	b->stat[BT_STAT_HOST_BYTES] += as_here(&x->a) - start;
 	if (trace_on(&x->c->vcpu->vm->trace, TRACE_IN_ASM))
 		trace_unit(x);
 }
@@ -717,7 +722,7 @@ u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 of
                  u32 page2, const u8 *next)
 {
 	struct xlate *x = bt->xlate;
-	u32 exits = bt->nr_exits, entries = bt->nr_entries, start, first, end;
+	u32 exits = bt->nr_exits, entries = bt->nr_entries, start, first, end, hot_end;
 	u32 entry;
 
 	if (!room_left(bt))
@@ -741,6 +746,8 @@ u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 of
 	end = as_here(&x->a);
 	if (falls_through(&x->gi[x->nr - 1]))
 		emit_exit_insn(x, new_exit(x, x->gi[x->nr - 1].off + x->gi[x->nr - 1].len), -1);
+	hot_end = as_here(&x->a);
+	emit_at(x, bt->cache.cold);
 	emit_cold(x);
 	apply_fixups(x, end);
 	if (!x->full) {
@@ -753,7 +760,7 @@ u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 of
 			bug("bt: a unit ran out of room with entries made");
 		return BT_NONE;
 	}
-	commit(x, start);
+	commit(x, start, hot_end);
 	return entry;
 }
 

@@ -21,7 +21,7 @@ enum {
 };
 #define XCOMP_COMPACT (1ull << 63)
 
-/* Host address of the image at bt->save[0], or NULL. */
+/* Host address of the image at bt->save[0], or NULL. May raise #PF. */
 static u8 *image(struct x86_cpu *c, bool write)
 {
 	gva_t addr = bt_of(c)->save[0];
@@ -29,7 +29,8 @@ static u8 *image(struct x86_cpu *c, bool write)
 
 	if (unlikely((addr & 63) || (addr & ~PAGE_MASK) > PAGE_SIZE - XS_SIZE || c->inputs))
 		return NULL;
-	if (unlikely((write ? e->w : e->r) != (addr & PAGE_MASK)))
+	if (unlikely((write ? e->w : e->r) != (addr & PAGE_MASK)) &&
+	    (!is_canonical(addr) || !mmu_fill(c, addr, write)))
 		return NULL;
 	return (u8 *)(uintptr_t)(addr + e->addend);
 }
