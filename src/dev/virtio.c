@@ -189,7 +189,10 @@ void virtio_set_status(struct virtio *v, u8 val)
 
 static void virtio_dev_reset(struct dev *d)
 {
-	device_reset(container_of(d, struct virtio, dev));
+	struct virtio *v = container_of(d, struct virtio, dev);
+
+	device_reset(v);
+	v->master = false; /* as the function's command register */
 }
 
 static void virtio_dev_destroy(struct dev *d)

@@ -515,6 +515,9 @@ static void test_bus_master(void **state)
 	assert_false(ring_used(&st->r, 1, &id, &len));
 	cfg_write(&st->p, 1, PCI_COMMAND, 6, 2); /* what was missed is served */
 	assert_true(ring_used(&st->r, 1, &id, &len));
+	dev_reset_all(st->p.t.devices); /* the machine's reset takes it away again */
+	cfg_write(&st->p, 1, PCI_INTERRUPT_LINE, 0, 1);
+	assert_false(st->e->v.master);
 }
 
 /* A write hook sees what the device writes, and no store goes around it. */
