@@ -62,6 +62,14 @@
 	X(takes_turns_indexed, "movl $16, %ebx; 1: addq (%rdi,%rbx), %rax\n"                       \
 	                       "movq %rax, -8(%rsi,%rbx,2); xchgq %rdi, %rsi\n"                    \
 	                       "xchgq %rsi, %rdx; decq %rcx; jnz 1b")                              \
+	X(crosses_flags,                                                                           \
+	  "1: cmpq %rcx, %rax; movq 1(%rdi), %rbp; sbbq %rbp, %rax; addq $5, %rdi\n"               \
+	  "decq %rcx; jnz 1b")                                                                     \
+	X(crosses_flags_high, "xorl %ebx, %ebx; 1: cmpq %rcx, %rax; movq 5(%rdi,%rbx), %r14\n"     \
+	                      "adcq %r14, %rax; movl (%rdi,%rbx), %r15d; subq %r15, %rax\n"        \
+	                      "addq $3, %rbx; decq %rcx; jnz 1b")                                  \
+	X(crosses_stack, "movq %rsp, %r9; leaq 3(%rdi), %rsp; 1: popq %rbp; addq %rbp, %rax\n"     \
+	                 "xorw (%rsp), %ax; decq %rcx; jnz 1b; movq %r9, %rsp")                    \
 	X(read_modify_write, "1: addq %rax, (%rdi); addq 8(%rdi), %rax; addq $8, %rdi\n"           \
 	                     "decq %rcx; jnz 1b")
 
@@ -366,8 +374,14 @@ static const struct test_case cases[] = {
 	{"takes turns, ring 3", loop, USER | 21},
 	{"takes turns indexed", loop, 22},
 	{"takes turns indexed, ring 3", loop, USER | 22},
-	{"read modify write", loop, 23},
-	{"read modify write, ring 3", loop, USER | 23},
+	{"crosses flags", loop, 23},
+	{"crosses flags, ring 3", loop, USER | 23},
+	{"crosses flags high", loop, 24},
+	{"crosses flags high, ring 3", loop, USER | 24},
+	{"crosses stack", loop, 25},
+	{"crosses stack, ring 3", loop, USER | 25},
+	{"read modify write", loop, 26},
+	{"read modify write, ring 3", loop, USER | 26},
 	{"remapped while a loop adds", remapped, 0},
 	{"remapped while a loop waits", remapped, 1},
 	{"remapped while a loop copies", remapped, 2},

@@ -128,11 +128,12 @@ struct bt_cpu {
 	u64 overwritten;      /* what lay where the latest indirect CALL pushed */
 	u64 flags;            /* flags kept over a check: LAHF/SETO image in AX */
 	s64 loop_limit;       /* of the running loop (group.c): its key is below: its checks hold */
-	u64 loop_ptr[BT_LOOP_PTRS]; /* host pointers of its checks */
-	u64 host_sp;                /* C stack while translated code runs */
-	u64 ret_sp;                 /* return stack while C code runs */
-	u64 ret_top;                /* its empty position */
-	uintptr_t target;           /* where STUB_HELPER goes on after a transfer */
+	u8 bounce[64] __attribute__((aligned(64))); /* a loaded operand that lies on two pages */
+	u64 loop_ptr[BT_LOOP_PTRS];                 /* host pointers of its checks */
+	u64 host_sp;                                /* C stack while translated code runs */
+	u64 ret_sp;                                 /* return stack while C code runs */
+	u64 ret_top;                                /* its empty position */
+	uintptr_t target;                           /* where STUB_HELPER goes on after a transfer */
 	/* The stubs' and run loop's. */
 	struct x86_cpu *c;
 	struct bt_vm *vm;
@@ -302,6 +303,8 @@ enum bt_source_kind { BT_SOURCE_JMP, BT_SOURCE_CALL, BT_SOURCE_RET };
  * the second jump with registers and EFLAGS from c, or leaves with BT_LEAVE_LOOKUP when rip isn't
  * the next instruction, the mode changed, code was written, or attn is set. Flags before the
  * instruction are in bt->flags if BT_MISS_FLAGS is set, else dead. Clobbers r14, r15, EFLAGS.
+ * With BT_MISS_BOUNCE a load over two pages that are both in the TLB goes on behind the second
+ * jump, its operand copied: r14 is its host address, r15 that minus the virtual address.
  *
  * STUB_GROUP + class: call, as STUB_MISS, but r15d is the offset alone, only the TLB is asked, and
  * no words follow. CF=0: slot filled; CF=1: not there. Clobbers r14, r15, EFLAGS.
@@ -331,6 +334,8 @@ enum bt_stub {
 /* It transfers control: what lies behind it in the code is no place to go on, even when the guest
  * goes to the instruction that follows. */
 #define BT_MISS_JUMPS (1u << 26)
+/* A load that may be made from another place: behind the second jump is code for that. */
+#define BT_MISS_BOUNCE (1u << 25)
 /* r15d for STUB_MISS */
 #define BT_MISS_SIZE_SHIFT       24
 #define BT_MISS_SLOT(site, size) ((u32)(site) | (((size)-1u) & 0xff) << BT_MISS_SIZE_SHIFT)

@@ -193,8 +193,8 @@ static void finish_b(struct xlate *x, unsigned n, unsigned size, bool write, boo
 		as_lea(&x->a, true, BT_T0, BT_T0, BT_T1, 0, 0);
 	} else {
 		as_add_gs(&x->a, BT_T0, site + (s32)offsetof(struct bt_site, addend));
-		k->done = as_here(&x->a);
 	}
+	k->done = as_here(&x->a);
 	*out = (struct mem_ref){.base = BT_T0, .index = 0xff, .spare = BT_T1};
 }
 
@@ -217,8 +217,7 @@ static void finish_a(struct xlate *x, unsigned n, int base, s32 disp, unsigned s
 	if (live)
 		emit_flags_restore(x, BT_T0);
 	as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
-	if (!live)
-		k->done = as_here(&x->a);
+	k->done = as_here(&x->a);
 	*out = (struct mem_ref){.base = (u8)base, .index = BT_T1, .disp = disp, .spare = BT_T0};
 }
 
@@ -395,8 +394,11 @@ static void emit_group_compare(struct xlate *x, unsigned i, unsigned n, bool sav
 		as_ld_gs(&x->a, base, BT_GS_GPR(q->at_reg));
 	}
 	q->site = site;
-	as_lea(&x->a, true, BT_T0, base, q->index < 0 ? -1 : bt_home((unsigned)q->index), q->scale,
-	       q->lo - q->at_delta);
+	if (q->index < 0 && q->lo == q->at_delta && base != BT_T0)
+		as_mov(&x->a, BT_T0, base);
+	else
+		as_lea(&x->a, true, BT_T0, base, q->index < 0 ? -1 : bt_home((unsigned)q->index),
+		       q->scale, q->lo - q->at_delta);
 	as_sub_gs(&x->a, BT_T0, site);
 	as_cmp_i(&x->a, BT_T0, (s32)PAGE_SIZE - (q->hi - q->lo));
 	k = cold_add(x, COLD_GROUP);
@@ -648,22 +650,32 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 	const struct gi *g = &x->gi[k->insn];
 	bool jumps = g->kind == GI_JMP_IND || g->kind == GI_CALL_IND || g->kind == GI_CALL ||
 	             g->kind == GI_RET;
+	bool copies = k->done && !(k->cls & 1) && !jumps && !g->info.aligned && x->code64;
+	u32 over = 0;
 
 	as_patch(&x->a, k->from, as_here(&x->a));
 	if (!k->form_b)
 		as_add_gs(&x->a, BT_T0, k->site);
 	else if (k->rel)
 		as_lea(&x->a, true, BT_T0, BT_T0, -1, 0, k->rel);
-	if (k->done && k->cls >= BT_USER_R && k->size && k->size <= 64)
+	if (k->done && !k->saved && k->cls >= BT_USER_R && k->size && k->size <= 64)
 		emit_refill(x, k, k->size);
 	as_mov_i32(&x->a, BT_T1, BT_MISS_SLOT(k->site, k->size));
 	as_call(&x->a, (u32)(x->bt->stub[STUB_MISS + k->cls] - (uintptr_t)x->bt->cache.rx));
 	emit_word(x, BT_MISS1(x->page, (k->saved ? BT_MISS_FLAGS : 0) |
 	                                       (g->info.aligned ? BT_MISS_ALIGNED : 0) |
 	                                       (g->info.x87_wait ? BT_MISS_WAITS : 0) |
+	                                       (copies ? BT_MISS_BOUNCE : 0) |
 	                                       (jumps ? BT_MISS_JUMPS : 0)));
 	emit_word(x, BT_MISS2(g->off, g->len, k->size > 64 ? 0 : k->size));
 	as_jmp(&x->a, k->back);
+	if (copies) {
+		over = as_jmp(&x->a, 0);
+		if (k->saved)
+			emit_flags_restore(x, k->form_b ? BT_T1 : BT_T0);
+		as_jmp(&x->a, k->done);
+		as_patch(&x->a, over, as_here(&x->a));
+	}
 	if (x->nr_fix == ARRAY_SIZE(x->fix)) {
 		x->full = true;
 		return;

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "cpu/x86/desc.h"
 #include "cpu/x86/inputs.h"
 #include "engine/bt/helpers.h"
 #include "engine/bt/runtime.h"
@@ -197,6 +198,28 @@ static int step_over(struct bt_cpu *b, u32 mode, u64 next, u32 seen)
 	return 1;
 }
 
+/* An operand over two pages, both in the TLB, copied to where the code may load it from. */
+static bool bounce(struct bt_cpu *b, u64 addr, u32 size)
+{
+	const struct tlb_entry *set = b->c->tlb;
+	u32 first = (u32)(PAGE_SIZE - (addr & ~PAGE_MASK));
+	const u8 *part[2];
+	u8 *to = b->bounce;
+
+	if (first >= size || size > sizeof(b->bounce))
+		return false;
+	part[0] = tlb_read_span(set, addr, first);
+	part[1] = tlb_read_span(set, addr + first, size - first);
+	if (!part[0] || !part[1])
+		return false;
+	for (unsigned i = 0; i < 2; i++) { /* not memcpy(), which uses vector registers */
+		u64 n = i ? size - first : first;
+
+		__asm__ volatile("rep movsb" : "+D"(to), "+S"(part[i]), "+c"(n)::"memory");
+	}
+	return true;
+}
+
 int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 {
 	struct bt_cpu *b = bt_of(c);
@@ -226,6 +249,12 @@ int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 		if (unlikely(!c->fpu_live))
 			x86_fpu_get(c);
 		return 0;
+	}
+	if ((one & BT_MISS_BOUNCE) && !(one & BT_MISS_WAITS && x86_fpu_pending(c)) &&
+	    b->flushes == seen && bounce(b, addr, size)) {
+		if (unlikely(!c->fpu_live))
+			x86_fpu_get(c);
+		return 3;
 	}
 	if (one & BT_MISS_JUMPS) {
 		bt_interp_one(b);

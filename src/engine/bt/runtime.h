@@ -136,7 +136,8 @@ void bt_interp_one(struct bt_cpu *b);
 /* ---- what stubs call ---- */
 /* 0: go on, 1: leave with BT_LEAVE_LOOKUP. */
 int bt_helper_call(struct x86_cpu *c, u64 rip, u32 arg);
-/* 0: again, 1: the instruction was executed, 2: leave with BT_LEAVE_LOOKUP. */
+/* 0: again, 1: the instruction was executed, 2: leave with BT_LEAVE_LOOKUP, 3: its operand is in
+ * b->bounce. */
 int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write);
 
 /* ---- link.c ---- */

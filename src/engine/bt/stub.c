@@ -309,7 +309,7 @@ static void emit_log(struct bt_asm *a, enum bt_class cls, u32 from, u32 back)
 static void make_miss(struct stubs *s, enum bt_class cls)
 {
 	struct bt_asm *a = &s->a;
-	u32 slow[2], retry, skip, log, back;
+	u32 slow[2], retry, skip, copied, log, back;
 
 	begin(s, STUB_MISS + cls);
 	keep_two(a);
@@ -336,10 +336,12 @@ static void make_miss(struct stubs *s, enum bt_class cls)
 	as_mov(a, RSI, BT_T0);
 	as_mov(a, RDX, BT_T1);
 	as_mov_i32(a, RCX, cls & 1);
-	call_c(a, (uintptr_t)bt_miss_call); /* 0: again, 1: it is done, 2: leave */
+	call_c(a, (uintptr_t)bt_miss_call); /* 0: again, 1: it is done, 2: leave, 3: copied */
 	as_alu_i(a, false, 7, RAX, 1);
 	retry = as_jcc(a, CC_B, 0);
 	skip = as_jcc(a, CC_E, 0);
+	as_alu_i(a, false, 7, RAX, 3);
+	copied = as_jcc(a, CC_E, 0);
 	leave_with(s, BT_LEAVE_LOOKUP);
 	as_patch(a, retry, as_here(a));
 	load_flags(a);
@@ -352,6 +354,18 @@ static void make_miss(struct stubs *s, enum bt_class cls)
 	as_mem(a, true, 0x8b, BT_T1, RSP, -1, 0, -8);
 	as_lea(a, true, BT_T1, BT_T1, -1, 0, 15);
 	as_mem(a, true, 0x89, BT_T1, RSP, -1, 0, -8);
+	return_to_code(a);
+	as_patch(a, copied, as_here(a));
+	load_flags(a);
+	load_regs(a);
+	/* Behind the second jump. BT_T0 has the virtual address still: C keeps it. */
+	as_mem(a, true, 0x8b, BT_T1, RSP, -1, 0, -8);
+	as_lea(a, true, BT_T1, BT_T1, -1, 0, 20);
+	as_mem(a, true, 0x89, BT_T1, RSP, -1, 0, -8);
+	as_ld_gs(a, BT_T1, BT_GS(c));
+	as_lea(a, true, BT_T1, BT_T1, -1, 0, BT_GS(bounce));
+	as_rr(a, true, 0x29, BT_T0, BT_T1); /* sub */
+	as_lea(a, true, BT_T0, BT_T0, BT_T1, 0, 0);
 	return_to_code(a);
 }
 

@@ -294,10 +294,16 @@ static void emit_target(struct xlate *x, unsigned n)
 
 static void emit_call_ind(struct xlate *x, unsigned n)
 {
-	emit_target(x, n);
-	as_st_gs(&x->a, BT_GS(save[0]), BT_T0);
-	emit_push_return(x, n);
-	as_ld_gs(&x->a, BT_T0, BT_GS(save[0]));
+	if (x->gi[n].mem >= 0 || x->gi[n].o[0].reg.value == ZYDIS_REGISTER_RSP ||
+	    x->gi[n].o[0].reg.value == ZYDIS_REGISTER_ESP) {
+		emit_target(x, n);
+		as_st_gs(&x->a, BT_GS(save[0]), BT_T0);
+		emit_push_return(x, n);
+		as_ld_gs(&x->a, BT_T0, BT_GS(save[0]));
+	} else { /* the push changes no other register */
+		emit_push_return(x, n);
+		emit_target(x, n);
+	}
 	emit_indirect(x, &x->gi[n], true);
 	emit_landing(x, n);
 }
