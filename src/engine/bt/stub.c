@@ -275,13 +275,10 @@ static u32 emit_tlb_fill(struct bt_asm *a, enum bt_class cls, u32 *log, u32 *bac
 	none = as_jcc(a, CC_NE, 0);
 	gs_reg(a, 0x8b, RCX, RCX, set + (s32)offsetof(struct tlb_entry, bt_addend));
 	gs_reg(a, 0x89, RCX, BT_T1, offsetof(struct bt_site, addend));
-	as_1(a, 0x65); /* bt qword gs:page, 62: is it BT_PB_NONE? */
-	as_rex(a, true, 0, 0, BT_T1);
-	as_1(a, 0x0f);
-	as_1(a, 0xba);
-	as_modrm_mem(a, 4, BT_T1, -1, 0, 0);
-	as_1(a, 62);
-	*log = as_jcc(a, CC_B, 0);
+	as_1(a, 0x65); /* cmp byte gs:page[7]: is it BT_PB_NONE? */
+	as_mem(a, false, 0x80, 7, BT_T1, -1, 0, 7);
+	as_1(a, BT_PB_NONE >> 56);
+	*log = as_jcc(a, CC_E, 0);
 	*back = as_here(a);
 	gs_reg(a, 0x89, RAX, BT_T1, offsetof(struct bt_site, page));
 	return none;
