@@ -425,6 +425,44 @@ static int set_net(struct options *o, const struct option_def *d, const char *ar
 	return 0;
 }
 
+struct vsock_arg {
+	u64 cid;
+	const char *path;
+};
+
+static int set_vsock(struct options *o, const struct option_def *d, const char *arg)
+{
+	static const struct keyval_key keys[] = {
+		{"cid", KEYVAL_NUMBER, offsetof(struct vsock_arg, cid), VSOCK_CID_MIN, 0xfffffffe},
+		{"path", KEYVAL_STRING, offsetof(struct vsock_arg, path)},
+	};
+	static const struct keyval_def def = {
+		.option = "--vsock",
+		.example = "--vsock cid=3,path=/tmp/vm.sock",
+		.keys = keys,
+		.nr_keys = ARRAY_SIZE(keys),
+	};
+	struct vsock_arg a = {0};
+	char *copy;
+	int n;
+
+	if (keyval_parse(&def, arg, &a, &copy) < 0)
+		return -1;
+	if (!a.cid || !a.path) {
+		free(copy);
+		return bad_value(d, arg,
+		                 "cid= (a number from 3) and path= (of a socket) are wanted");
+	}
+	n = snprintf(o->vsock_path, sizeof(o->vsock_path), "%s", a.path);
+	free(copy);
+	if (n >= (int)sizeof(o->vsock_path))
+		return bad_value(
+			d, arg,
+			"the path of a socket that ports are added to has at most 95 bytes");
+	o->vsock_cid = (u32)a.cid;
+	return 0;
+}
+
 static int set_help(struct options *o, const struct option_def *d, const char *arg)
 {
 	o->command = CMD_HELP;
@@ -472,6 +510,9 @@ static const struct option_def option_table[] = {
 	OPTION("--net", NULL, "NET",
                "network card: user, tap=NAME, fd=N or switch=NAME (ringer(1))", set_net, 0,
                "user,hostfwd=tcp:2222:22"),
+	OPTION("--vsock", NULL, "cid=N,path=FILE",
+               "virtio sockets, on the host as unix sockets at FILE", set_vsock, 0,
+               "cid=3,path=/tmp/vm.sock"),
 	OPTION("--no-reboot", NULL, NULL, "end with code 32 when the guest resets", set_flag,
                OFF(no_reboot), NULL),
 	OPTION("--gdb", NULL, "WHERE", "serve gdb on a local TCP port or unix:PATH[,wait]", set_gdb,

@@ -3,8 +3,9 @@
  * said in one line on stderr before anything exists. Main thread, at start. */
 #pragma once
 
-#include "io/net.h"
 #include "cli/share.h"
+#include "io/net.h"
+#include "io/vsock.h"
 #include "machine/config.h"
 
 enum command {
@@ -52,6 +53,8 @@ struct options {
 	struct net_config net[NET_MAX_NICS];
 	struct share_option share[VM_MAX_SHARES];
 	unsigned nr_shares;
+	u32 vsock_cid; /* 0: no vsock device */
+	char vsock_path[VSOCK_PATH_LEN];
 };
 
 /* 0, or VM_EXIT_USAGE with one line logged. The strings point into argv. */

@@ -370,6 +370,8 @@ static void config_from_options(struct vm_config *c, const struct options *o)
 	c->testdev = o->testdev;
 	c->no_reboot = o->no_reboot || o->lockstep; /* the shadow has no devices to reset */
 	c->timed_exits = o->exit_stats;
+	c->vsock_cid = o->vsock_cid;
+	c->vsock_path = o->vsock_path;
 	c->trace.mask = o->trace_mask;
 	c->disk = o->disk;
 	c->nr_disks = o->nr_disks;

@@ -88,6 +88,8 @@ struct vm_config {
 	bool timed_exits;    /* time every exit, not only count it */
 	unsigned nr_nets;    /* network cards (io/net.h), each with its MAC address */
 	const struct net_config *net;
+	u32 vsock_cid;          /* 0: no vsock device */
+	const char *vsock_path; /* io/vsock.h */
 	struct trace trace;
 
 	const struct vm_disk *disk;

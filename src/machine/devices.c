@@ -13,11 +13,13 @@
 #include "dev/virtio_fs.h"
 #include "dev/virtio_net.h"
 #include "dev/virtio_rng.h"
+#include "dev/virtio_vsock.h"
 #include "io/console.h"
 #include "io/fuse.h"
 #include "io/net.h"
-#include "vcpu/vm.h"
 #include "io/unixsock.h"
+#include "io/vsock.h"
+#include "vcpu/vm.h"
 
 static int create_rng(const struct virtio_env *env, const struct vm_device *d,
                       struct machine_devices *out)
@@ -134,6 +136,14 @@ static int create_net(const struct virtio_env *env, const struct net_config *c, 
 	return err ? err : virtio_net_create(env, &cfg);
 }
 
+static int create_vsock(const struct virtio_env *env, const struct vm_config *c)
+{
+	struct virtio_vsock_config cfg = {.cid = c->vsock_cid};
+	int err = vsock_host_create(&cfg.host, env->env->loop, c->vsock_path);
+
+	return err ? err : virtio_vsock_create(env, &cfg);
+}
+
 static void pause_posted(void *arg)
 {
 	struct vm *vm = arg;
@@ -199,6 +209,8 @@ int devices_create(const struct virtio_env *env, const struct vm_config *cfg,
 		err = create_ports(env, cfg, out);
 	for (unsigned i = 0; i < cfg->nr_nets && !err; i++)
 		err = create_net(env, &cfg->net[i], cfg->name);
+	if (!err && cfg->vsock_cid)
+		err = create_vsock(env, cfg);
 	for (unsigned i = 0; i < cfg->nr_shares && !err; i++)
 		err = create_share(env, &cfg->share[i], cfg->nr_shares);
 	return err;
