@@ -332,8 +332,8 @@ static bool take(struct virtio_blk *b, struct vq_chain *c)
 	int status;
 
 	if (!c->wr_len || vq_read(c, 0, &h, sizeof(h)) != sizeof(h)) {
-		virtqueue_drop(c);
 		virtqueue_break(vq, "a request without a %s", c->wr_len ? "header" : "status");
+		virtqueue_drop(c);
 		return false;
 	}
 	r = calloc(1, sizeof(*r) + nr_iov * sizeof(r->iov[0]));
