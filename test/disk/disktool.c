@@ -3,14 +3,14 @@
  *
  *   exercise OPTIONS MODEL SEED OPS	random requests, many in flight, against a file with what
  *					the disk must contain; MODEL is brought up to date
- *   crash OPTIONS LOG SEED		writes and flushes until it is killed; what was flushed is in
- *LOG verify OPTIONS LOG SEED		all of that is there
+ *   crash OPTIONS LOG SEED		writes and flushes until it is killed; what was flushed is
+ *in LOG verify OPTIONS LOG SEED		all of that is there
  *   powerloss FILE SEED OPS		an image in memory; at random moments FILE becomes what a
  *disk would hold after a power failure: all that was flushed, any part of what was not dump OPTIONS
  *FILE			the disk's content
  *   open OPTIONS			opens and says its size; code 1 if it cannot
  *
- * OPTIONS: PATH[,raw|qcow2][,ro][,snapshot][,direct][,pool][,offset=N][,size=N][,ram=N] */
+ * OPTIONS: PATH[,raw|qcow2][,ro][,snapshot][,direct][,pool][,one][,offset=N][,size=N][,ram=N] */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -24,14 +24,16 @@
 #include "bus/bus.h"
 #include "io/disk.h"
 
-#define SECTOR    512u
-#define IN_FLIGHT 24
-#define MAX_LEN   (300 * KiB)
+#define SECTOR        512u
+#define IN_FLIGHT     24
+#define ONE_AT_A_TIME 0x100u
+#define MAX_LEN       (300 * KiB)
 
 struct rig {
 	struct bus *bus;
 	struct loop *loop;
 	struct block *block;
+	unsigned depth; /* requests at a time */
 };
 
 static void die(const char *what, int err)
@@ -74,6 +76,8 @@ static struct disk_config parse(char *text, unsigned *flags)
 			c.snapshot = true;
 		else if (!strcmp(w, "direct"))
 			c.direct = true;
+		else if (!strcmp(w, "one"))
+			*flags |= ONE_AT_A_TIME;
 		else if (!strcmp(w, "pool"))
 			*flags |= DISK_NO_URING;
 		else if (!strncmp(w, "offset=", 7))
@@ -95,8 +99,9 @@ static void rig_open(struct rig *r, char *options)
 	struct image *im;
 
 	if (bus_create(&r->bus, NULL) || loop_create(&r->loop, &r->bus->lock) ||
-	    disk_open_image(&im, &c) || disk_create(&r->block, r->loop, im, flags))
+	    disk_open_image(&im, &c) || disk_create(&r->block, r->loop, im, flags & 0xff))
 		exit(1);
+	r->depth = flags & ONE_AT_A_TIME ? 1 : IN_FLIGHT;
 }
 
 static void rig_close(struct rig *r)
@@ -220,7 +225,7 @@ static void scatter(struct exercise *x, struct slot *s)
 
 static void exercise_more(struct exercise *x)
 {
-	for (unsigned i = 0; i < IN_FLIGHT && x->left; i++) {
+	for (unsigned i = 0; i < x->rig.depth && x->left; i++) {
 		struct slot *s = &x->slot[i];
 		struct block_req *r = &s->req;
 

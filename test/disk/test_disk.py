@@ -95,7 +95,7 @@ class Test:
     # ---- raw ----
 
     def case_raw(self):
-        for mode in ("", ",pool", ",direct", ",direct,pool"):
+        for mode in ("", ",pool", ",direct", ",direct,pool", ",direct,one", ",one"):
             img = self.path("raw" + mode.replace(",", "-"))
             run("truncate", "-s", "16M", img)
             self.roundtrip(img + mode, img, "raw")
