@@ -436,6 +436,8 @@ static void without_call(const struct xlate *x, struct gi *g)
 		if (g->harg == !(x->mode & BTM_AC)) {
 			g->kind = GI_STAC;
 			g->target = (s32)g->off + g->len;
+		} else if (!g->harg) {
+			g->kind = GI_CLOSED;
 		}
 		break;
 	default:

@@ -127,6 +127,17 @@ static void emit_stac(struct xlate *x, unsigned n)
 	emit_exit_insn(x, new_exit(x, g->target), -1);
 }
 
+/* The entry of every exception has it. Code of this mode may run while access is open (run.c). */
+static void emit_closed(struct xlate *x, unsigned n)
+{
+	struct cold *k;
+
+	as_ld_gs(&x->a, BT_T0, BT_GS_C(tlb));
+	as_gs(&x->a, true, 0x3b, BT_T0, BT_GS(set)); /* cmp */
+	k = to_helper(x, n, 5);
+	k->back = as_here(&x->a);
+}
+
 /* Into general register r, from a register that is not used any more. 16 bits leave the rest. */
 static void to_gpr(struct xlate *x, unsigned r, unsigned bits, int from)
 {
@@ -304,6 +315,9 @@ void emit_system(struct xlate *x, unsigned n)
 	case GI_DF:
 		byte_gs(x, g->arg ? 1 : 4, BT_GS_C(sflags) + SFLAGS_DF,
 		        g->arg ? SFLAGS_DF_BIT : (u8)~SFLAGS_DF_BIT);
+		break;
+	case GI_CLOSED:
+		emit_closed(x, n);
 		break;
 	default:
 		emit_stac(x, n);

@@ -357,6 +357,7 @@ static void emit_one(struct xlate *x, unsigned n)
 	case GI_BASE:
 	case GI_RDTSC:
 	case GI_DF:
+	case GI_CLOSED:
 	case GI_STAC:
 		emit_system(x, n);
 		break;

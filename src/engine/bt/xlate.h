@@ -34,6 +34,7 @@ enum gi_kind {
 	GI_BASE,      /* RDFSBASE and the like: harg as their helpers have it */
 	GI_RDTSC,     /* RDTSCP too */
 	GI_DF,        /* CLD; STD: arg 1 */
+	GI_CLOSED,    /* CLAC where access should be closed already */
 	GI_STAC,      /* harg 1 STAC, 0 CLAC: goes on in another mode */
 	GI_HELPER,    /* helper, harg; ends: never goes on behind itself */
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* XSAVE64, XSAVEC64 and XRSTOR64 as kernels switch contexts by them: on the host's registers, where
- * the guest's state is. What is unusual is the interpreter's: an image over two pages, a header or
- * an MXCSR that faults, x87 in use when it is saved (the image would hold the host's instruction
- * pointer until it is corrected, for other vCPUs to see).
+ * the guest's state is. While x87 is in use an image would hold the host's instruction pointer
+ * until it is corrected, for other vCPUs to see: then it goes by way of c->xsave. What is unusual
+ * is the interpreter's: an image over two pages, a header or an MXCSR that faults.
  *
  * An image is copied before it is looked at: guest memory changes. */
 #include "cpu/x86/mmu.h"
@@ -15,11 +15,16 @@ enum {
 	XS_FIP = 8,
 	XS_FDP = 16,
 	XS_MXCSR = 24,
+	XS_ST = 32,
+	XS_XMM = 160,
 	XS_BV = 512,
 	XS_COMP_BV = 520,
+	XS_YMMH = 576,
 	XS_SIZE = 832
 };
 #define XCOMP_COMPACT (1ull << 63)
+#define MXCSR_INIT    0x1f80u
+#define ALL           (XCR0_X87 | XCR0_SSE | XCR0_AVX)
 
 /* Host address of the image at bt->save[0], or NULL. May raise #PF. */
 static u8 *image(struct x86_cpu *c, bool write)
@@ -48,6 +53,38 @@ static u64 in_use(void)
 	return (u64)d << 32 | a;
 }
 
+static void copy_words(u8 *to, const u8 *from, u64 bytes)
+{
+	bytes /= 8;
+	__asm__ volatile("rep movsq" : "+S"(from), "+D"(to), "+c"(bytes) : : "memory");
+}
+
+/* All components from an image of our own, the pointers in it being the guest's. XSAVEC leaves out
+ * what is in its initial configuration, for which SSE's is judged by MXCSR too (SDM 1 13.10). */
+static void save_all(struct x86_cpu *c, u8 *p, bool compact)
+{
+	u64 bv, save;
+
+	x86_fpu_sync(c);
+	bv = get_le64(c->xsave + XS_BV) & ALL;
+	if (compact && get_le32(c->xsave + XS_MXCSR) != MXCSR_INIT)
+		bv |= XCR0_SSE;
+	save = compact ? bv : ALL;
+	if (save & XCR0_X87) {
+		copy_words(p, c->xsave, XS_MXCSR);
+		copy_words(p + XS_ST, c->xsave + XS_ST, XS_XMM - XS_ST);
+	}
+	if (save & XCR0_SSE) {
+		copy_words(p + XS_MXCSR, c->xsave + XS_MXCSR, 8);
+		copy_words(p + XS_XMM, c->xsave + XS_XMM, 256);
+	}
+	if (save & XCR0_AVX)
+		copy_words(p + XS_YMMH, c->xsave + XS_YMMH, 256);
+	put_le64(p + XS_BV, bv);
+	if (compact)
+		put_le64(p + XS_COMP_BV, XCOMP_COMPACT | ALL);
+}
+
 int h_XSAVE(struct x86_cpu *c, u32 arg)
 {
 	bool compact = arg & 1;
@@ -57,9 +94,11 @@ int h_XSAVE(struct x86_cpu *c, u32 arg)
 	if (unlikely(!p || !c->feat.xgetbv1))
 		return h_INTERP(c, arg >> 1);
 	x86_fpu_get(c);
-	if (unlikely(in_use() & XCR0_X87))
-		return h_INTERP(c, arg >> 1);
-	if (compact)
+	if (in_use() & XCR0_X87) {
+		if (unlikely(rfbm != ALL))
+			return h_INTERP(c, arg >> 1);
+		save_all(c, p, compact);
+	} else if (compact)
 		__asm__ volatile("xsavec64 %0"
 		                 : "+m"(*(u8(*)[XS_SIZE])p)
 		                 : "a"((u32)rfbm), "d"((u32)(rfbm >> 32)));
