@@ -495,6 +495,7 @@ static void emit_loop_head(struct xlate *x, unsigned n)
 
 	g->setup = as_here(&x->a);
 	emit_loop_setup(x, n);
+	as_align(&x->a, 32, 0);
 	g->again = as_here(&x->a);
 	if (g->loop_key >= 0) {
 		as_gs(&x->a, true, 0x3b, bt_home((unsigned)g->loop_key), BT_GS(loop_limit));
