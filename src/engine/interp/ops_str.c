@@ -3,6 +3,7 @@
  * both operands are plain memory and go up; else element by element. Registers are right after
  * every piece, so faults and interrupts find an exact state; between pieces a pending request ends
  * the instruction with RIP still on it (SDM 2B, REP). */
+#include "cpu/x86/desc.h"
 #include "engine/interp/op.h"
 
 struct str {
@@ -87,13 +88,23 @@ static u64 in_page(const struct str *s, gva_t a, u64 count)
 	return MIN(count, (PAGE_SIZE - (a & ~PAGE_MASK)) / s->n);
 }
 
-/* Offsets must not wrap inside a piece (16/32-bit addresses, segments). */
 static bool bulk_ok(const struct str *s)
 {
 	const struct x86_cpu *c = s->c;
 
-	return s->step > 0 && !c->step && c->tlb != c->tlbs[TLB_USER_AC] && (c->mode & M_CS64) &&
-	       s->mask == ~0ull;
+	return s->step > 0 && !c->step && c->tlb != c->tlbs[TLB_USER_AC];
+}
+
+/* k elements, which lie on one page, from an offset on: it does not wrap in the address size, and
+ * all are inside the segment. */
+static bool piece_fits(const struct str *s, unsigned seg, u64 off, u64 k)
+{
+	const struct x86_seg *d = &s->c->seg[seg];
+	unsigned size = (unsigned)(k * s->n);
+
+	off &= s->mask;
+	return size - 1 <= s->mask - off &&
+	       ((s->c->mode & M_CS64) || !seg_outside(d->ar, d->limit, off, size));
 }
 
 static void one(struct str *s, enum str_op what)
@@ -168,7 +179,7 @@ static u64 bulk(struct str *s, enum str_op what, u64 count, bool *stop)
 		gva_t sa = src(s);
 
 		k = in_page(s, sa, k);
-		if (!k)
+		if (!k || !piece_fits(s, s->seg, c->gpr[RSI], k))
 			return 0;
 		si = mmu_host(c, sa, (unsigned)(k * s->n), false);
 		if (!si)
@@ -179,7 +190,7 @@ static u64 bulk(struct str *s, enum str_op what, u64 count, bool *stop)
 
 		da = dst(s, write);
 		k = in_page(s, da, k);
-		if (!k)
+		if (!k || !piece_fits(s, ES, c->gpr[RDI], k))
 			return 0;
 		di = mmu_host(c, da, (unsigned)(k * s->n), write);
 		if (!di)
