@@ -222,19 +222,14 @@ static void tx_work(void *arg)
 {
 	struct net_pair *p = arg;
 
-	p->tx_posted = false;
 	if (p->n->v.started)
 		tx_run(p);
 }
 
 static void tx_post(struct net_pair *p)
 {
-	if (p->tx_posted)
-		return;
-	if (loop_post(p->n->v.env.loop, tx_work, p) == 0)
-		p->tx_posted = true;
-	else
-		guest_warn(&p->n->v.rl, "virtio-net: out of memory, a notification is lost");
+	if (!timer_armed(&p->tx_soon))
+		timer_arm(&p->tx_soon, 0);
 }
 
 static void on_writable(void *arg, unsigned queue)
@@ -402,8 +397,10 @@ static void net_destroy(struct virtio *v)
 	struct virtio_net *n = net_of(v);
 
 	netback_destroy(n->back);
-	for (unsigned i = 0; i < n->pairs; i++)
+	for (unsigned i = 0; i < n->pairs; i++) {
+		timer_cancel(&n->pair[i]->tx_soon);
 		free(n->pair[i]);
+	}
 	free(n);
 }
 
@@ -460,6 +457,7 @@ int virtio_net_create(const struct virtio_env *env, const struct virtio_net_conf
 		if (!p)
 			goto fail;
 		*p = (struct net_pair){.n = n, .index = n->pairs};
+		timer_init(&p->tx_soon, env->env->loop, tx_work, p);
 		n->pair[n->pairs] = p;
 	}
 	n->active = 1;

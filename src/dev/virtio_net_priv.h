@@ -50,9 +50,9 @@ struct net_filter {
 struct net_pair {
 	struct virtio_net *n;
 	unsigned index;
-	bool rx_waiting; /* the back has frames, the guest no buffers */
-	bool tx_posted;  /* tx_work() is on its way */
-	bool tx_stopped; /* the back takes no more; `tx_chain` waits with its frame below */
+	bool rx_waiting;      /* the back has frames, the guest no buffers */
+	struct timer tx_soon; /* sending, on the loop's thread */
+	bool tx_stopped;      /* the back takes no more; `tx_chain` waits with its frame below */
 	struct vq_chain *tx_chain;
 	struct net_vhdr tx_hdr;
 	size_t tx_len;

@@ -170,7 +170,6 @@ static void rx_work(void *arg)
 	struct virtio_vsock *d = arg;
 	struct virtqueue *vq = virtio_queue(&d->v, QUEUE_RX);
 
-	d->rx_posted = false;
 	if (!d->v.started || !virtqueue_live(vq))
 		return;
 	/* Notifications stay on: a driver adds buffers in batches, and what is due waits. */
@@ -180,8 +179,8 @@ static void rx_work(void *arg)
 
 void vsock_kick(struct virtio_vsock *d)
 {
-	if (!d->rx_posted && d->v.started && loop_post(d->v.env.loop, rx_work, d) == 0)
-		d->rx_posted = true;
+	if (d->v.started && !timer_armed(&d->rx_soon))
+		timer_arm(&d->rx_soon, 0);
 }
 
 /* ---- from the guest ---- */
@@ -341,7 +340,6 @@ static void tx_work(void *arg)
 	struct vq_chain *c;
 	unsigned n = 0;
 
-	d->tx_posted = false;
 	if (!d->v.started || !virtqueue_live(vq))
 		return;
 	do {
@@ -361,8 +359,8 @@ static void tx_work(void *arg)
 
 static void tx_post(struct virtio_vsock *d)
 {
-	if (!d->tx_posted && loop_post(d->v.env.loop, tx_work, d) == 0)
-		d->tx_posted = true;
+	if (!timer_armed(&d->tx_soon))
+		timer_arm(&d->tx_soon, 0);
 }
 
 /* ---- the device ---- */
@@ -444,6 +442,8 @@ static void vsock_free(struct virtio_vsock *d, struct vsock_host *h)
 {
 	if (d) {
 		timer_cancel(&d->tick);
+		timer_cancel(&d->tx_soon);
+		timer_cancel(&d->rx_soon);
 		for (unsigned i = 0; i < VSOCK_CONNS; i++)
 			vsock_conn_free(&d->conn[i]);
 	}
@@ -490,6 +490,8 @@ int virtio_vsock_create(const struct virtio_env *env, const struct virtio_vsock_
 	for (unsigned i = 0; i < VSOCK_CONNS; i++)
 		d->conn[i].fd = -1;
 	timer_init(&d->tick, env->env->loop, on_tick, d);
+	timer_init(&d->tx_soon, env->env->loop, tx_work, d);
+	timer_init(&d->rx_soon, env->env->loop, rx_work, d);
 	vc.config = &d->cid;
 	err = loop_add_fd(env->env->loop, cfg->host->listen_fd, POLLIN, on_listen, d);
 	if (err)

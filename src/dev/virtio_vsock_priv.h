@@ -78,7 +78,7 @@ struct virtio_vsock {
 	struct vsock_host *host;
 	u64 cid; /* configuration space */
 	struct timer tick;
-	bool tx_posted, rx_posted;
+	struct timer tx_soon, rx_soon; /* work for the loop's thread */
 	u32 next_port, next_id;
 	unsigned turn; /* the connection that may send next */
 	unsigned nr_rsts;
