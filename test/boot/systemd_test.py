@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""A Debian with systemd, from its disk: SeaBIOS, GRUB, an unmodified kernel, the login prompt. All units
+run, none failed; what is written is there after a restart; the machine powers off by systemctl.
+
+usage: systemd_test.py [ENGINE...]
+"""
+import os
+import subprocess
+import sys
+import tempfile
+
+import guest
+
+IMAGE = os.path.join(guest.FILES, "debian.raw")
+
+
+def bios(top):
+    got = subprocess.run([os.path.join(guest.TOOLS, "get-debs"), os.path.join(guest.FILES, "debian"),
+                          "seabios"], capture_output=True, text=True, timeout=600)
+    debs = [d for d in got.stdout.split() if os.path.basename(d).startswith("seabios_")]
+    if got.returncode or not debs:
+        return None
+    subprocess.run(["dpkg-deb", "-x", debs[0], top], check=True, timeout=60)
+    return os.path.join(top, "usr/share/seabios/bios-256k.bin")
+
+
+def skip(why):
+    print(f"skip: {why}\n0 passed, 0 failed, 1 skipped")
+    sys.exit(77)
+
+
+def start(engine, firmware, disk, cpus):
+    return guest.Guest(None, command=[guest.RINGER, "run", "--engine", engine, "-m", "1G", "-c", str(cpus),
+                                      "--firmware", firmware, "--disk", disk])
+
+
+def login(g, score, what):
+    g.expect("SeaBIOS", 30)
+    g.expect("GRUB", 60)
+    g.expect("ringer login: ", 300)
+    score.note(f"{what}: login prompt")
+    g.send("root\n")
+    g.expect(r"root@ringer:~# ", 60)
+    g.send("exec sh\n")
+    g.expect("# ", 30)
+    g.script()
+
+
+def check(score, engine, firmware, disk, cpus):
+    what = f"{engine}, {cpus} CPUs"
+    with start(engine, firmware, disk, cpus) as g:
+        login(g, score, what)
+        state = g.sh("systemctl is-system-running --wait", 300, code=None)
+        score.check(state == "running", f"{what}: systemd says {state}")
+        failed = g.sh("systemctl --failed --no-legend --plain", 60)
+        score.check(not failed, f"{what}: failed units: {failed}")
+        score.check(g.sh("nproc") == str(cpus), f"{what}: nproc")
+        log = g.sh("dmesg -l emerg,alert,crit,err", 60)
+        score.check(not log, f"{what}: the kernel complains: {log}")
+        score.check("ext4" in g.sh("findmnt -no FSTYPE,SOURCE /"), f"{what}: root")
+        g.sh("dd if=/dev/urandom of=/root/block bs=1M count=16 2>/dev/null && md5sum /root/block >/root/sum && sync")
+        g.send("systemctl poweroff\n")
+        score.check(g.wait(120) == 0, f"{what}: does not power off")
+    with start(engine, firmware, disk, cpus) as g:
+        login(g, score, f"{what}, again")
+        score.check("OK" in g.sh("md5sum -c /root/sum"), f"{what}: what was written is not there")
+
+
+def main():
+    score = guest.Score()
+    os.makedirs(guest.FILES, exist_ok=True)
+    if os.geteuid() and subprocess.run(["unshare", "-r", "true"], check=False).returncode:
+        skip("neither root nor user namespaces: no disk image can be made")
+    made = subprocess.run([os.path.join(guest.TOOLS, "make-image"), "--minimal", "--quiet", "--size", "1G", IMAGE],
+                          capture_output=True, text=True, timeout=1500)
+    if made.returncode:
+        print(made.stderr)
+        skip("no disk image: " + (made.stderr.strip().splitlines() or ["?"])[-1])
+    score.note("image")
+    with tempfile.TemporaryDirectory(dir=guest.FILES) as top:
+        firmware = bios(top)
+        if not firmware:
+            skip("no SeaBIOS package")
+        disk = os.path.join(top, "disk")
+        for engine in sys.argv[1:] or ["bt"]:
+            for cpus in (1, 4):
+                with guest.stage(score, f"{engine}, {cpus} CPUs"):
+                    subprocess.run(["cp", "--sparse=always", IMAGE, disk], check=True)
+                    check(score, engine, firmware, disk, cpus)
+    score.end()
+
+
+if __name__ == "__main__":
+    main()
