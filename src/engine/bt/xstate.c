@@ -26,8 +26,8 @@ enum {
 #define MXCSR_INIT    0x1f80u
 #define ALL           (XCR0_X87 | XCR0_SSE | XCR0_AVX)
 
-/* Host address of the image at bt->save[0], or NULL. May raise #PF. */
-static u8 *image(struct x86_cpu *c, bool write)
+/* Host address of the image at bt->save[0], or NULL. May raise #PF, at the offset `first`. */
+static u8 *image(struct x86_cpu *c, unsigned first, bool write)
 {
 	gva_t addr = bt_of(c)->save[0];
 	const struct tlb_entry *e = &c->tlb[(addr >> PAGE_SHIFT) & (TLB_SIZE - 1)];
@@ -35,7 +35,7 @@ static u8 *image(struct x86_cpu *c, bool write)
 	if (unlikely((addr & 63) || (addr & ~PAGE_MASK) > PAGE_SIZE - XS_SIZE || c->inputs))
 		return NULL;
 	if (unlikely((write ? e->w : e->r) != (addr & PAGE_MASK)) &&
-	    (!is_canonical(addr) || !mmu_fill(c, addr, write)))
+	    (!is_canonical(addr) || !mmu_fill(c, addr + first, write)))
 		return NULL;
 	return (u8 *)(uintptr_t)(addr + e->addend);
 }
@@ -89,7 +89,7 @@ int h_XSAVE(struct x86_cpu *c, u32 arg)
 {
 	bool compact = arg & 1;
 	u64 rfbm = requested(c);
-	u8 *p = image(c, true);
+	u8 *p = image(c, (rfbm & XCR0_AVX ? XS_SIZE : XS_YMMH) - 1, true);
 
 	if (unlikely(!p || !c->feat.xgetbv1))
 		return h_INTERP(c, arg >> 1);
@@ -137,7 +137,7 @@ int h_XRSTOR(struct x86_cpu *c, u32 arg)
 {
 	u8 copy[XS_SIZE] __attribute__((aligned(64)));
 	u64 rfbm = requested(c), bv, n = XS_SIZE / 8;
-	const u8 *p = image(c, false);
+	const u8 *p = image(c, rfbm & XCR0_AVX ? XS_SIZE - 1 : XS_COMP_BV, false);
 	void *to = copy;
 
 	if (unlikely(!p))

@@ -401,6 +401,8 @@ static void xsave(struct x86_cpu *c, const struct native_insn *n, gva_t addr, en
 
 	if (addr & 63)
 		x86_gp(c, 0);
+	/* The hardware begins with the last byte. */
+	mmu_probe_write(c, addr + (rfbm & XCR0_AVX ? XS_YMMH + 16 * 16 : XS_HEADER_END) - 1, 1);
 	sync(c);
 	in_use = x86_input_value(c, X86_IN_XINUSE, get_le64(c->xsave + XS_BV));
 	if (kind == XSAVE_COMPACT && get_le32(c->xsave + XS_MXCSR) != MXCSR_INIT)
