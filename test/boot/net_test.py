@@ -262,14 +262,17 @@ def pair_figures(a, b, size):
         a.sh("nc 192.168.7.2 7000 < /tmp/data", 300)
         best = max(best, size / MIB / (time.monotonic() - begin))
         b.sh("wait", 60)
-    latency = a.sh("ping -q -c 20 -i 0.1 192.168.7.2", 60).splitlines()[-1]
+    latency = a.sh("ping -q -c 10 192.168.7.2", 60).splitlines()[-1]
     return best, latency
 
 
 def figures(s):
-    size = 100 * MIB
+    size = 32 * MIB
     Blob.data = bytes(size)
-    rows = []
+
+    def row(*columns):
+        print("| {} | {} | {} |".format(*columns), flush=True)
+
     sink = socket.create_server(("127.0.0.1", 0))
 
     def drain():
@@ -289,20 +292,20 @@ def figures(s):
                 down = rate(g, f"wget -q -O /dev/null http://10.0.2.2:{port}/{size}", size)
                 g.sh(f"head -c {size} /dev/zero > /tmp/data", 120)
                 out = rate(g, f"nc 10.0.2.2 {sink.getsockname()[1]} < /tmp/data", size)
-                rows.append((name, "user: to the guest, from it", f"{down:.0f}, {out:.0f} MiB/s"))
+                row(name, "user: to the guest, from it", f"{down:.0f}, {out:.0f} MiB/s")
     lan = f"bench-{os.getpid()}"
     with s.ringer("bt", "--name", "a", "--net", f"switch={lan}") as a, \
             s.ringer("bt", "--name", "b", "--net", f"switch={lan}") as b:
-        rows.append(("ringer bt", "switch, two machines", "{:.0f} MiB/s; {}".format(*pair_figures(a, b, size))))
+        row("ringer bt", "switch, two machines",
+            "{:.0f} MiB/s; {}".format(*pair_figures(a, b, size)))
     port = free_port()
     nets = [("-device", f"virtio-net-pci,netdev=n,mac=52:54:00:00:00:0{i}", "-netdev",
              f"socket,id=n,{how}=127.0.0.1:{port}") for i, how in ((1, "listen"), (2, "connect"))]
     with s.qemu(*nets[0]) as a:
         time.sleep(1)
         with s.qemu(*nets[1]) as b:
-            rows.append(("QEMU TCG", "socket, two machines", "{:.0f} MiB/s; {}".format(*pair_figures(a, b, size))))
-    for row in rows:
-        print("| {} | {} | {} |".format(*row))
+            row("QEMU TCG", "socket, two machines",
+                "{:.0f} MiB/s; {}".format(*pair_figures(a, b, size)))
 
 
 def main():

@@ -96,6 +96,33 @@ for g in ["", "0", "65536", "unix:", "localhost:1"]:
 refuses(["run", "--gdb", "unix:/" + "x" * 107], "at most 107 bytes")
 for n in ["", "a b", "a/b", "x" * 64]:
     refuses(["run", "--name", n], "--name", "1 to 63", EXAMPLE)
+for n in ["", "users", "bridge", "user=1", "tap", "switch"]:
+    refuses(["run", "--net", n], "--net", "user, tap=NAME, fd=N or switch=NAME", EXAMPLE)
+for n, accepted in [("tap=", "1 to 15 characters"), ("tap=" + "x" * 16, "1 to 15 characters"),
+                    ("tap=a/b", "1 to 15 characters"), ("fd=2", "open descriptor"),
+                    ("fd=3:x", "open descriptor"), ("switch=", "1 to 31 letters"),
+                    ("switch=../x", "1 to 31 letters"), ("switch=" + "x" * 32, "1 to 31 letters"),
+                    ("user,mac=1", "six bytes"), ("user,mac=01:00:00:00:00:00", "six bytes"),
+                    ("user,mac=00:00:00:00:00:00", "six bytes"),
+                    ("user,mtu=67", "from 68 to 65520"), ("user,mtu=65521", "from 68 to 65520"),
+                    ("user,net=10.0.2.1/24", "8 to 27 bits"), ("user,net=10.0.0.0/7", "8 to 27 bits"),
+                    ("user,net=x", "8 to 27 bits"), ("user,dns=x", "names are looked up"),
+                    ("user,hostname=a b", "letters, digits"), ("user,restrict=yes", "on or off"),
+                    ("user,ipv6=", "on or off"), ("tap=t,queues=9", "from 1 to 8"),
+                    ("tap=t,queues=0", "from 1 to 8")]:
+    refuses(["run", "--net", n], "--net", accepted, EXAMPLE)
+for f in ["", "22", "tcp:22", "tcp:0:22", "tcp:2222:65536", "icmp:1:2", "tcp:host:1:2", "tcp:1-2-3",
+          "udp:1.2.3:4:5"]:
+    refuses(["run", "--net", "user,hostfwd=" + f], "--net", "PORT:GUESTPORT", EXAMPLE)
+refuses(["run", "--net", "user,hostfwd=tcp:1:2" + ",hostfwd=tcp:1:2" * 32], "32 times")
+for n, key in [("user,queues=2", "queues"), ("tap=t,hostfwd=tcp:1:2", "hostfwd"),
+               ("switch=s,dns=10.0.2.3", "dns"), ("user,x=1", "x"), ("user,,", "")]:
+    refuses(["run", "--net", n], "--net", f'no setting "{key}"; there are', EXAMPLE)
+refuses(["run", "--net", "user,dns=10.9.9.9"], "--net", "inside the network", EXAMPLE)
+refuses(["run", "--net", "fd=3,queues=2"], "--net", "as many descriptors", EXAMPLE)
+refuses(["run", *["--net", "user"] * 9], "--net", "8 network cards", EXAMPLE)
+for v in ["cid=3", "path=/x", "cid=2,path=/x", "cid=x,path=/x", "cid=3,path=/" + "x" * 96, "cid=3,port=1"]:
+    refuses(["run", "--vsock", v], "--vsock", EXAMPLE)
 refuses(["run", "-d", "int,foo"], "-d int,foo", 'no trace category "foo"', "in_asm int mmu", EXAMPLE)
 refuses(["run", "-d", ""], "-d", "trace categories are wanted")
 refuses(["run", "-D", "f"], "-D f", "nothing is traced", EXAMPLE)
