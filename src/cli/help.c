@@ -35,7 +35,10 @@ static void print_run(FILE *out)
 		         h->arg ? h->arg : "");
 		fprintf(out, "  %-24s %s\n", left, h->help);
 	}
-	fputs("\nWithout --kernel, the guest that \"make run\" fetched is used.\n", out);
+	fputs("\nWithout --kernel, a --disk is started by SeaBIOS; without both, the guest that "
+	      "\"make run\"\n"
+	      "fetched is used.\n",
+	      out);
 }
 
 static void print_console(FILE *out)

@@ -51,15 +51,35 @@ static bool guest_in(struct run *r, const char *dir)
 }
 
 /* A name without a slash that is no file here is one of SeaBIOS's. */
-static void firmware_find(struct run *r)
+static void firmware_find(struct run *r, const char *name)
 {
-	const char *name = r->o->firmware;
-
 	r->cfg.firmware = name;
 	if (!strchr(name, '/') && access(name, F_OK) &&
 	    snprintf(r->firmware, PATH_LEN, "/usr/share/seabios/%s", name) < PATH_LEN &&
 	    !access(r->firmware, F_OK))
 		r->cfg.firmware = r->firmware;
+}
+
+/* A disk, and nothing said of a kernel. */
+static bool boots_from_disk(const struct options *o)
+{
+	return o->nr_disks && !o->kernel && !o->initrd && !o->cmdline;
+}
+
+static int firmware_default(struct run *r)
+{
+	static const char name[] = "bios-256k.bin";
+
+	firmware_find(r, name);
+	if (!access(r->cfg.firmware, R_OK)) {
+		log_info("starting from the disk, by %s", r->cfg.firmware);
+		return 0;
+	}
+	log_error("--disk without --kernel starts by a BIOS, and there is no %s in "
+	          "/usr/share/seabios; install Debian's package seabios, or name one with "
+	          "--firmware FILE, or give a --kernel",
+	          name);
+	return VM_EXIT_USAGE;
 }
 
 /* Beside the program itself (build/ringer: build/guest), then where one stands. */
@@ -413,7 +433,11 @@ int run_vm(const struct options *o)
 	log_set_level(o->quiet ? LOG_WARN : o->verbose ? LOG_DEBUG : LOG_INFO);
 	config_from_options(&r.cfg, o);
 	if (o->firmware) {
-		firmware_find(&r);
+		firmware_find(&r, o->firmware);
+	} else if (boots_from_disk(o)) {
+		code = firmware_default(&r);
+		if (code)
+			return code;
 	} else if (!r.cfg.kernel) {
 		code = guest_find(&r);
 		if (code)
