@@ -140,6 +140,16 @@ LOCKSTEP = ["run", "--kernel", "/dev/null", "--lockstep=1", "--engine", "interp"
 refuses([*LOCKSTEP, "-c", "2"], "--lockstep", "one CPU", "-c 1")
 refuses([*LOCKSTEP, "--gdb", "1234"], "--lockstep", "--gdb")
 
+# Disks.
+refuses(["run", "--disk", "x,format=vmdk"], "--disk", "format=vmdk", "raw or qcow2", "for example")
+refuses(["run", "--disk", "x,colour=red"], "--disk", "no such key", "snapshot")
+refuses(["run", "--disk", "x,offset=100"], "multiples of 512", "for example")
+refuses(["run", "--disk", "ram:0"], "RAM disk", "for example")
+refuses(["run", "--disk", "ram:8M,snapshot"], "RAM disk", "for example")
+refuses(["run", "--disk", "x,queues=0"], "queues=0", "1 to 16")
+refuses(["run", "--disk", "x,serial=123456789012345678901"], "20 characters", "for example")
+refuses(["run", "--disk", "x,ro,snapshot"], "snapshot", "for example")
+
 # Help and man page know the same options.
 source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 with open(os.path.join(source, "doc/ringer.1"), encoding="utf-8") as page:
