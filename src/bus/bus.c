@@ -96,8 +96,9 @@ static unsigned upper_bound(const struct bus_map *m, u64 addr)
 	return lo;
 }
 
-/* `seq` is what the answer belongs to. */
-static bool find(const struct bus *b, enum bus_space space, u64 addr, struct region *out, u32 *seq)
+/* `seq` is what the answer belongs to. Where there is nothing, *gap is how many bytes of it. */
+static bool find(const struct bus *b, enum bus_space space, u64 addr, struct region *out, u32 *seq,
+                 u64 *gap)
 {
 	const struct bus_map *m = &b->map[space];
 	bool found;
@@ -110,15 +111,21 @@ static bool find(const struct bus *b, enum bus_space space, u64 addr, struct reg
 		if (i)
 			copy_out(out, &m->r[i - 1]);
 		found = i && addr - out->base < out->len;
+		/* To the end of the space. */
+		*gap = (space == BUS_PIO ? 0xffff : ~0ull) - addr;
+		*gap += *gap != ~0ull;
+		if (i < __atomic_load_n(&m->nr, __ATOMIC_RELAXED))
+			*gap = __atomic_load_n(&m->r[i].base, __ATOMIC_RELAXED) - addr;
 	} while (map_read_again(b, *seq));
 	return found;
 }
 
 bool bus_find(const struct bus *b, enum bus_space space, u64 addr, struct region *out)
 {
+	u64 gap;
 	u32 seq;
 
-	return find(b, space, addr, out, &seq);
+	return find(b, space, addr, out, &seq, &gap);
 }
 
 bool bus_is_free(const struct bus *b, enum bus_space space, u64 base, u64 len)
@@ -189,43 +196,40 @@ int bus_detach(struct bus *b, enum bus_space space, u64 base)
 
 /* ---- accesses ---- */
 
-/* The largest piece at `addr` that region `r` takes whole (r NULL: one byte). */
-static unsigned piece(const struct region *r, u64 addr, unsigned size)
+/* What an access of `size` bytes does at once: of the `room` bytes that belong to one region, or to
+ * none. */
+static unsigned piece(u64 room, unsigned size)
 {
-	u64 room;
-
-	if (!r)
-		return 1;
-	room = r->len - (addr - r->base);
-	if (size > r->max_size)
-		size = r->max_size;
-	while (size > room)
+	while (size > room && size > 1)
 		size /= 2;
 	if (size & (size - 1)) /* 3 bytes left, and the like */
 		size = size > 4 ? 4 : 2;
 	return size;
 }
 
-/* Finds the region at `addr` and takes the machine lock if it wants it. False: there is none. */
-static bool enter(struct bus *b, enum bus_space space, u64 addr, struct region *r)
+/* Finds the region at `addr` and takes the machine lock if it wants it; *n is the size of the first
+ * piece. False: there is none, for a piece of that size. */
+static bool enter(struct bus *b, enum bus_space space, u64 addr, unsigned size, struct region *r,
+                  unsigned *n)
 {
+	bool locked = false, found;
+	u64 gap;
 	u32 seq;
 
-	if (!find(b, space, addr, r, &seq))
-		return false;
-	if (r->nolock)
-		return true;
-	bus_lock(b);
-	if (likely(__atomic_load_n(&b->seq, __ATOMIC_RELAXED) == seq))
-		return true;
-	/* Moved meanwhile; now it can't. */
-	if (find(b, space, addr, r, &seq)) {
-		if (r->nolock)
-			bus_unlock(b);
-		return true;
+	found = find(b, space, addr, r, &seq, &gap);
+	if (found && !r->nolock) {
+		bus_lock(b);
+		locked = true;
+		if (unlikely(__atomic_load_n(&b->seq, __ATOMIC_RELAXED) != seq)) /* moved */
+			found = find(b, space, addr, r, &seq, &gap);
 	}
-	bus_unlock(b);
-	return false;
+	if (locked && (!found || r->nolock))
+		bus_unlock(b);
+	if (found)
+		*n = piece(r->len - (addr - r->base), MIN(size, (unsigned)r->max_size));
+	else
+		*n = piece(gap, size);
+	return found;
 }
 
 static void leave(struct bus *b, const struct region *r)
@@ -269,11 +273,10 @@ u64 bus_read(struct bus *b, enum bus_space space, u64 addr, unsigned size)
 
 	while (done < size) {
 		struct region r;
-		unsigned n = 1;
+		unsigned n;
 		u64 v = ~0ull;
 
-		if (enter(b, space, at, &r)) {
-			n = piece(&r, at, size - done);
+		if (enter(b, space, at, size - done, &r, &n)) {
 			v = piece_read(&r, at, n);
 			leave(b, &r);
 		}
@@ -295,10 +298,9 @@ void bus_write(struct bus *b, enum bus_space space, u64 addr, u64 val, unsigned 
 		trace_access(b, space, addr, size, "write", val & size_mask(size));
 	while (done < size) {
 		struct region r;
-		unsigned n = 1;
+		unsigned n;
 
-		if (enter(b, space, at, &r)) {
-			n = piece(&r, at, size - done);
+		if (enter(b, space, at, size - done, &r, &n)) {
 			if (n < r.min_size)
 				guest_warn(&b->rl,
 				           "write of %u bytes to %s at %#llx dropped: it takes %u",
