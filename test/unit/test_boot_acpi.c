@@ -12,6 +12,7 @@ struct tables {
 	struct pmap *pmap;
 	gpa_t rsdp;
 	const u8 *facp, *apic, *dsdt, *facs;
+	const u8 *mcfg; /* NULL without PCI */
 };
 
 static const u8 *ram(const struct tables *t, gpa_t gpa, u64 len)
@@ -45,6 +46,7 @@ static const u8 *table(const struct tables *t, gpa_t gpa, const char *signature)
 
 static void make(struct tables *t, unsigned nr_cpus, const struct boot_platform *pf)
 {
+	unsigned nr = pf->pci.ecam ? 3 : 2;
 	const u8 *r, *xsdt, *rsdt;
 	gpa_t found = 0;
 
@@ -66,14 +68,15 @@ static void make(struct tables *t, unsigned nr_cpus, const struct boot_platform 
 
 	xsdt = table(t, get_le64(r + 24), "XSDT");
 	rsdt = table(t, get_le32(r + 16), "RSDT");
-	assert_int_equal(get_le32(xsdt + 4), 36 + 2 * 8);
-	assert_int_equal(get_le32(rsdt + 4), 36 + 2 * 4);
-	for (unsigned i = 0; i < 2; i++)
+	assert_int_equal(get_le32(xsdt + 4), 36 + nr * 8);
+	assert_int_equal(get_le32(rsdt + 4), 36 + nr * 4);
+	for (unsigned i = 0; i < nr; i++)
 		assert_int_equal(get_le64(xsdt + 36 + i * 8), get_le32(rsdt + 36 + i * 4));
 	t->facp = table(t, get_le64(xsdt + 36), "FACP");
 	t->apic = table(t, get_le64(xsdt + 44), "APIC");
 	t->dsdt = table(t, get_le64(t->facp + 140), "DSDT");
 	t->facs = ram(t, get_le32(t->facp + 36), 64);
+	t->mcfg = nr > 2 ? table(t, get_le64(xsdt + 52), "MCFG") : NULL;
 }
 
 static void done(struct tables *t)
@@ -430,33 +433,32 @@ static void test_aml_overflow(void **unused)
 
 /* All tables through iasl: 0 errors and 0 warnings, and the compiler accepts what it disassembled.
  */
-static void test_iasl(void **unused)
+static void through_iasl(const struct boot_platform *pf)
 {
 	static const char script[] = "cd \"$0\" || exit 9\n"
-				     "for t in FACP APIC DSDT RSDT XSDT; do\n"
+				     "for t in *.dat; do t=${t%.dat}\n"
 				     "  iasl -d $t.dat >$t.log 2>&1 || exit 1\n"
 				     "  grep -iE 'error|invalid|fail' $t.log && exit 2\n"
 				     "  iasl -we $t.dsl >$t.log2 2>&1 || exit 3\n"
 				     "  grep -q ' 0 Errors, 0 Warnings' $t.log2 || exit 4\n"
 				     "done\n";
-	static const char signature[][5] = {"FACP", "APIC", "DSDT", "RSDT", "XSDT"};
+	static const char signature[][5] = {"FACP", "APIC", "DSDT", "RSDT", "XSDT", "MCFG"};
 	char dir[] = "/tmp/ringer-acpi-XXXXXX", path[128], command[256];
 	struct tables t;
-	const u8 *r, *at[5];
+	const u8 *r, *at[6];
 	int status;
 	pid_t pid;
 
-	if (system("command -v iasl >/dev/null 2>&1"))
-		skip(); /* package acpica-tools */
-	make(&t, 64, &boot_platform_pc);
+	make(&t, 64, pf);
 	r = ram(&t, t.rsdp, 36);
 	at[0] = t.facp;
+	at[5] = t.mcfg;
 	at[1] = t.apic;
 	at[2] = t.dsdt;
 	at[3] = table(&t, get_le32(r + 16), "RSDT");
 	at[4] = table(&t, get_le64(r + 24), "XSDT");
 	assert_non_null(mkdtemp(dir));
-	for (unsigned i = 0; i < 5; i++) {
+	for (unsigned i = 0; i < 5u + !!t.mcfg; i++) {
 		FILE *f;
 
 		snprintf(path, sizeof(path), "%s/%s.dat", dir, signature[i]);
@@ -478,6 +480,62 @@ static void test_iasl(void **unused)
 	done(&t);
 }
 
+static struct boot_platform platform_with_pci(void)
+{
+	struct boot_platform pf = boot_platform_pc;
+
+	pf.pci = (struct boot_pci){
+		.ecam = 0xe0000000,
+		.mem = {{0xc0000000, 0x20000000}, {0xf0000000, 0xec00000}},
+		.mem64 = {64 * GiB, 16 * GiB},
+		.gsi_base = 16,
+		.nr_gsis = 8,
+	};
+	return pf;
+}
+
+static void test_iasl(void **unused)
+{
+	const struct boot_platform pci = platform_with_pci();
+
+	if (system("command -v iasl >/dev/null 2>&1"))
+		skip(); /* package acpica-tools */
+	through_iasl(&boot_platform_pc);
+	through_iasl(&pci);
+}
+
+static const u8 *find_bytes(const u8 *in, u32 len, const void *what, u32 n)
+{
+	for (u32 i = 0; i + n <= len; i++)
+		if (!memcmp(in + i, what, n))
+			return in + i;
+	return NULL;
+}
+
+/* PCI Firmware 3.2, 4.1.2; of the DSDT the routing of a pin in the middle, and _OSC. */
+static void test_pci(void **unused)
+{
+	static const u8 route[] = {0x0c, 0xff, 0xff, 0x06, 0x00, /* device 6 */
+	                           0x0a, 0x03,                   /* INTD */
+	                           0x00, 0x0a, 0x11};            /* GSI 16 + 9 % 8 */
+	const struct boot_platform pf = platform_with_pci();
+	struct tables t;
+
+	make(&t, 2, &pf);
+	assert_int_equal(get_le32(t.mcfg + 4), 60);
+	assert_true(get_le64(t.mcfg + 44) == 0xe0000000);
+	assert_int_equal(get_le16(t.mcfg + 52), 0);
+	assert_int_equal(t.mcfg[54], 0);
+	assert_int_equal(t.mcfg[55], 255);
+	assert_non_null(find_bytes(t.dsdt, get_le32(t.dsdt + 4), route, sizeof(route)));
+	assert_non_null(find_bytes(t.dsdt, get_le32(t.dsdt + 4), "_OSC\4", 5));
+	assert_non_null(find_bytes(t.dsdt, get_le32(t.dsdt + 4), "PCI0", 4));
+	done(&t);
+	make(&t, 2, &boot_platform_pc);
+	assert_null(find_bytes(t.dsdt, get_le32(t.dsdt + 4), "PCI0", 4));
+	done(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -485,6 +543,7 @@ int main(void)
 		cmocka_unit_test(test_madt),       cmocka_unit_test(test_dsdt),
 		cmocka_unit_test(test_aml_values), cmocka_unit_test(test_package_length),
 		cmocka_unit_test(test_iasl),       cmocka_unit_test(test_aml_overflow),
+		cmocka_unit_test(test_pci),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
