@@ -253,13 +253,46 @@ static void help(void **state)
 	}
 }
 
+static void shares(void **state)
+{
+	static const char long_tag[] = "a-tag-of-37-bytes-is-one-byte-too-lon=/tmp";
+	static const char *const bad[] = {"",
+	                                  "src",
+	                                  "src=",
+	                                  "=/tmp",
+	                                  "src=/tmp,rw",
+	                                  "src=/tmp,locks=no",
+	                                  "src=/tmp,ro,ro",
+	                                  "src=/tmp,ro=2",
+	                                  long_tag};
+	struct options o;
+
+	assert_int_equal(
+		parse(&o, "--share", "src=/home/a,,b,ro", "--share", "x=y=z,locks=host", NULL), 0);
+	assert_int_equal(o.nr_shares, 2);
+	assert_string_equal(o.share[0].tag, "src");
+	assert_string_equal(o.share[0].path, "/home/a,b");
+	assert_true(o.share[0].read_only);
+	assert_int_equal(o.share[0].locks, SHARE_LOCKS_GUEST);
+	assert_string_equal(o.share[1].path, "y=z");
+	assert_false(o.share[1].read_only);
+	assert_int_equal(o.share[1].locks, SHARE_LOCKS_HOST);
+	free(o.share[0].copy);
+	free(o.share[1].copy);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(parse_quiet(&o, "--share", bad[i], NULL), VM_EXIT_USAGE);
+	/* a tag that is taken */
+	assert_int_equal(parse_quiet(&o, "--share=a=/x", "--share=a=/y", NULL), VM_EXIT_USAGE);
+	free(o.share[0].copy);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults),       cmocka_unit_test(sizes),
-		cmocka_unit_test(all_options),    cmocka_unit_test(refused),
-		cmocka_unit_test(long_unix_path), cmocka_unit_test(commands),
-		cmocka_unit_test(help),
+		cmocka_unit_test(shares),   cmocka_unit_test(defaults),
+		cmocka_unit_test(sizes),    cmocka_unit_test(all_options),
+		cmocka_unit_test(refused),  cmocka_unit_test(long_unix_path),
+		cmocka_unit_test(commands), cmocka_unit_test(help),
 	};
 
 	return cmocka_run_group_tests_name("options", tests, NULL, NULL);
