@@ -122,7 +122,7 @@ static u64 rounds_of(const u8 *loop)
 {
 	return loop == lo_odd_steps                           ? 400
 	       : loop == lo_base_disp || loop == lo_unaligned ? 700
-	                                                      : 1300;
+	                                                      : 530;
 }
 
 static bool step_on(struct regs *r)
@@ -199,7 +199,7 @@ static void loop(u64 arg)
 {
 	bool user = arg & USER;
 	u64 which = arg & ~(u64)USER;
-	static const u64 offset[] = {0, 0x7f8, 0xfc5};
+	static const u64 offset[] = {0, 0xfc5};
 	static struct course want, got;
 	u64 rounds = rounds_of(loops[which].start);
 
@@ -208,18 +208,18 @@ static void loop(u64 arg)
 	code_copy(CODE, loops[which].start, loops[which].end);
 	serialize();
 	for (unsigned o = 0; o < ARRAY_SIZE(offset); o++)
-		for (enum hole kind = NONE; kind < HOLES; kind++)
-			for (unsigned i = 0; i < (kind ? 3 : 1) && !case_bad(); i++) {
-				u64 hole = area[i] + (o + 1) % 3 * PAGE;
+		for (enum hole kind = NONE; kind < HOLES && !case_bad(); kind++) {
+			/* What is read is missing; what is written may not be. */
+			u64 hole = (kind == READ_ONLY ? B : A) + (o ? 0 : PAGE);
 
-				set_handler(V_DB, step_on);
-				follow(&want, user, offset[o], rounds, kind, hole, true);
-				set_handler(V_DB, NULL);
-				follow(&got, user, offset[o], rounds, kind, hole, false);
-				compare(&got, &want);
+			set_handler(V_DB, step_on);
+			follow(&want, user, offset[o], rounds, kind, hole, true);
+			set_handler(V_DB, NULL);
+			for (unsigned again = 0; again < 2; again++) {
 				follow(&got, user, offset[o], rounds, kind, hole, false);
 				compare(&got, &want);
 			}
+		}
 }
 
 /* ---- what happens to a loop from outside ---- */
