@@ -182,6 +182,8 @@ static int op_wait(struct op *op, int err)
 	pthread_mutex_unlock(&n->lock);
 	if (!err)
 		err = op->err;
+	if (err && nbd_aio_is_dead(n->h)) /* said before whoever asked says what he lost */
+		set_dead(n, strerror(-err));
 	return err == -ENOSPC ? err : err ? -EIO : 0;
 }
 
