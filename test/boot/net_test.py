@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 
@@ -86,10 +87,14 @@ class Setup:
                      cmdline="quiet", **more)
 
     def qemu(self, *args):
-        return Guest(self.files, command=[
+        g = Guest(self.files, command=[
             "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
             "-m", "512M", "-nographic", "-no-reboot", "-kernel", self.files.vmlinuz, "-initrd",
             self.initrd, "-append", f"{guest.BASE_CMDLINE} quiet", "-nic", "none", *args])
+        mode = termios.tcgetattr(g.slave)
+        mode[1] &= ~termios.ONLCR  # QEMU leaves it on, ringer does not
+        termios.tcsetattr(g.slave, termios.TCSANOW, mode)
+        return g
 
 
 def up(g, address=None):
