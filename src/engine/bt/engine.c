@@ -192,8 +192,8 @@ static void print_stats(struct vm *vm, FILE *out)
 	const struct bt_vm *bt = vm->engine_vm;
 
 	fprintf(out, "code cache: %u of %u KiB, %u pages, %u units, %u entries\n",
-	        (bt->cache.used + bt->cache.size - bt->cache.cold_low) >> 10, bt->cache.size >> 10, bt->nr_pages, bt->nr_units,
-	        bt->nr_entries);
+	        (bt->cache.used + bt->cache.size - bt->cache.cold_low) >> 10, bt->cache.size >> 10,
+	        bt->nr_pages, bt->nr_units, bt->nr_entries);
 	for (size_t r = 0; r < ARRAY_SIZE(rows); r++) {
 		u64 sum = 0;
 
