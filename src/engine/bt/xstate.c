@@ -80,7 +80,8 @@ static void save_all(struct x86_cpu *c, u8 *p, bool compact)
 	}
 	if (save & XCR0_AVX)
 		copy_words(p + XS_YMMH, c->xsave + XS_YMMH, 256);
-	put_le64(p + XS_BV, bv);
+	/* XSAVE leaves the bits of what it was not asked for as they are in memory (SDM 1 13.7). */
+	put_le64(p + XS_BV, compact ? bv : (get_le64(p + XS_BV) & ~(u64)ALL) | bv);
 	if (compact)
 		put_le64(p + XS_COMP_BV, XCOMP_COMPACT | ALL);
 }
