@@ -132,8 +132,8 @@ int pmap_write(struct pmap *p, gpa_t gpa, const void *buf, u64 len);
 int pmap_zero(struct pmap *p, gpa_t gpa, u64 len);
 
 /* Give whole pages of RAM back to the host: they are zeros when they are touched again, which is a
- * write like others. While a write_hook is set they stay as they are. 0, -EINVAL (not page-aligned),
- * -EFAULT (not RAM), or the host's -errno. Any thread. */
+ * write like others. While a write_hook is set they stay as they are. 0, -EINVAL (not
+ * page-aligned), -EFAULT (not RAM), or the host's -errno. Any thread. */
 int pmap_discard(struct pmap *p, gpa_t gpa, u64 len);
 
 /* Slow half of a store to a marked page: `len` bytes at `off` of page `page`, which are stored.

@@ -291,7 +291,8 @@ static u32 miss(struct fix *f, bool write, u64 va, u32 flags, unsigned off, unsi
 	u32 at = as_here(&f->a), one, two;
 
 	as_mov_i64(&f->a, BT_T0, va);
-	as_mov_i32(&f->a, BT_T1, BT_MISS_SLOT(BT_GS_SITE(write ? BT_SUPAC_W : BT_SUPAC_R, 3), size));
+	as_mov_i32(&f->a, BT_T1,
+	           BT_MISS_SLOT(BT_GS_SITE(write ? BT_SUPAC_W : BT_SUPAC_R, 3), size));
 	as_call(&f->a, stub(f, STUB_MISS + (write ? BT_SUPAC_W : BT_SUPAC_R)));
 	as_1(&f->a, 0xa9);
 	as_4(&f->a, BT_MISS1(f->page, flags));

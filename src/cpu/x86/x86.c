@@ -253,8 +253,8 @@ const struct arch_ops x86_arch_ops = {
 static void *map_cpu(void)
 {
 	const size_t large = 2 * MiB, all = CPU_BYTES + large;
-	u8 *p = mmap(NULL, all, PROT_READ | PROT_WRITE,
-	             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	u8 *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+	             -1, 0);
 	size_t skip;
 
 	if (p == MAP_FAILED)

@@ -235,8 +235,8 @@ struct x86_cpu {
 	u64 tlb_global[TLB_GLOBAL_SETS][TLB_SIZE / 64], itlb_global[ITLB_SIZE / 64];
 	struct tlb_large tlb_large[2]; /* of pages that are not global; global */
 	bool tlb_any_global;           /* anything global was filled since all was flushed */
-	/* Of TLB_SUP, for an engine that caches what is in it and sets them back when it has dropped
-	 * that: a page that is not global, one of the lower half was filled. */
+	/* Of TLB_SUP, for an engine that caches what is in it and sets them back when it has
+	 * dropped that: a page that is not global, one of the lower half was filled. */
 	bool tlb_sup_nonglobal, tlb_sup_low;
 	struct stlb_entry stlb[STLB_SIZE];
 	u32 pcid_space[4096]; /* 0: none yet */
