@@ -148,10 +148,11 @@ static bool table_ok(const struct image *file, u64 offset, u64 bytes, u64 cluste
 
 static int check_numbers(const struct header *h, const struct image *file, const char *name)
 {
-	u64 cluster = BIT(h->cluster_bits), covers;
+	u64 cluster, covers;
 
 	if (h->cluster_bits < QCOW_MIN_BITS || h->cluster_bits > QCOW_MAX_BITS)
 		return damaged(name, "the size of clusters");
+	cluster = BIT(h->cluster_bits);
 	if (h->refcount_order > 6)
 		return damaged(name, "the width of refcounts");
 	if (h->length > cluster)
