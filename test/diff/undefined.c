@@ -131,7 +131,8 @@ static void fpu_images(struct dont_care *d, const struct case_info *info, const 
 	switch (info->insn.mnemonic) {
 	case ZYDIS_MNEMONIC_FNSTENV:
 	case ZYDIS_MNEMONIC_FNSAVE:
-		if (info->insn.operand_width == 16)
+		/* Not operand_width: it is 16 with a 66H that REX.W overrides. */
+		if (op->size == 14 * 8 || op->size == 94 * 8)
 			add_mem(d, a + 6, 8);
 		else
 			add_mem(d, a + 12, 16);

@@ -603,6 +603,16 @@ static void test_x87(void **state)
 	assert_true(get_le64(c->xsave + 8) == 0x402000 && get_le64(c->xsave + 16) == VA_RW + 0x20);
 	assert_int_equal(RUN64("\xdf\xe0", 0), -1); /* fnstsw doesn't */
 
+	/* FDP stays when what is pending has no memory operand; FOP and FIP are its own */
+	assert_int_equal(RUN64("\xdb\xe2", 0), -1); /* fnclex */
+	assert_int_equal(RUN64("\xd9\xee", 0), -1); /* fldz */
+	assert_int_equal(RUN64("\xd9\xe8", 0), -1); /* fld1 */
+	c->rip = 0x402010;
+	assert_int_equal(RUN64("\xd8\xf1", 0), -1); /* fdiv st0, st1: by zero */
+	assert_int_equal(RUN64("\x9b", 0), X86_MF);
+	assert_true(c->fpu_ip == 0x402010 && c->fpu_dp == VA_RW + 0x20);
+	assert_int_equal(c->fpu_op, 0x0f1);
+
 	/* #NM, #UD by CR0 */
 	c->cr0 |= CR0_TS;
 	assert_int_equal(RUN64("\xd9\xe8", 0), X86_NM);

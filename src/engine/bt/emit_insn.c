@@ -126,7 +126,7 @@ static void emit_x87_record(struct xlate *x, const struct gi *g)
 		if (!excp_only)
 			as_st_gs(a, BT_GS_C(fpu_dp), BT_T0);
 	} else {
-		as_mov_i32(a, BT_T0, 0);
+		as_ld_gs(a, BT_T0, BT_GS_C(fpu_dp));
 		as_st_gs(a, BT_GS_C(fpu_last_dp), BT_T0);
 	}
 }
