@@ -17,17 +17,6 @@ import guest
 IMAGES = ("bios.bin", "bios-256k.bin")
 
 
-def images(top):
-    """The folder of the images, out of Debian's package; or why there is none."""
-    got = subprocess.run([os.path.join(guest.TOOLS, "get-debs"), os.path.join(guest.FILES, "debian"),
-                          "seabios"], capture_output=True, text=True, timeout=600)
-    debs = [d for d in got.stdout.split() if os.path.basename(d).startswith("seabios_")]
-    if got.returncode or not debs:
-        return None, (got.stderr.strip().splitlines() or ["no package"])[-1]
-    subprocess.run(["dpkg-deb", "-x", debs[0], top], check=True, timeout=60)
-    return os.path.join(top, "usr/share/seabios"), ""
-
-
 def run(engine, image, top, seconds):
     """What it wrote, and what ringer said."""
     out = os.path.join(top, "console")
@@ -48,13 +37,12 @@ def run(engine, image, top, seconds):
 def main():
     score = guest.Score()
     with tempfile.TemporaryDirectory() as top:
-        folder, why = images(top)
-        if not folder:
-            print(f"skip: no SeaBIOS: {why}\n0 passed, 0 failed, 1 skipped")
-            sys.exit(77)
+        why = guest.package("seabios", top)
+        if why:
+            guest.skip_all(f"no SeaBIOS: {why}")
         for engine in sys.argv[1:] or ["bt", "interp"]:
             for image in IMAGES:
-                text, err = run(engine, os.path.join(folder, image), top, 20 * guest.slowness)
+                text, err = run(engine, guest.seabios(top, image), top, 20 * guest.slowness)
                 what = f"{engine}, {image}"
                 good = score.check(re.search(r"SeaBIOS \(version [0-9.]+", text), f"{what}: no banner")
                 good &= score.check("Booting from Hard Disk" in text, f"{what}: does not try the disk")

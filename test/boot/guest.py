@@ -88,9 +88,7 @@ class Files:
         got = subprocess.run([os.path.join(TOOLS, "get-kernel"), FILES], capture_output=True,
                              text=True, timeout=900)
         if got.returncode:
-            print(f"skip: no guest kernel: {got.stderr.strip().splitlines()[-1:]}")
-            print("0 passed, 0 failed, 1 skipped")
-            sys.exit(77)
+            skip_all(f"no guest kernel: {got.stderr.strip().splitlines()[-1:]}")
         if not os.path.exists(self.vmlinux) or \
                 os.stat(self.vmlinux).st_mtime < os.stat(self.vmlinuz).st_mtime:
             subprocess.run([os.path.join(TOOLS, "extract-vmlinux"), self.vmlinuz, self.vmlinux],
@@ -113,6 +111,27 @@ class Files:
             if line.split()[-1] == name:
                 return int(line.split()[0], 16)
         raise KeyError(name)
+
+
+def package(name, top):
+    """Unpack a Debian package below `top`; None, or why there is none."""
+    got = subprocess.run([os.path.join(TOOLS, "get-debs"), os.path.join(FILES, "debian"), name],
+                         capture_output=True, text=True, timeout=600)
+    debs = [d for d in got.stdout.split() if os.path.basename(d).startswith(name + "_")]
+    if got.returncode or not debs:
+        return (got.stderr.strip().splitlines() or ["no package"])[-1]
+    subprocess.run(["dpkg-deb", "-x", debs[0], top], check=True, timeout=60)
+    return None
+
+
+def seabios(top, image="bios-256k.bin"):
+    """Where that package's images lie once it is unpacked below `top`."""
+    return os.path.join(top, "usr/share/seabios", image)
+
+
+def skip_all(why):
+    print(f"skip: {why}\n0 passed, 0 failed, 1 skipped")
+    sys.exit(77)
 
 
 class GuestError(Exception):

@@ -19,17 +19,6 @@ LAST = "Bit fade"
 BUILDS = ("x64", "ia32")
 
 
-def kernels(top):
-    """The files by build, out of Debian's package; or why there are none."""
-    got = subprocess.run([os.path.join(guest.TOOLS, "get-debs"), os.path.join(guest.FILES, "debian"),
-                          "memtest86+"], capture_output=True, text=True, timeout=600)
-    debs = [d for d in got.stdout.split() if os.path.basename(d).startswith("memtest86+")]
-    if got.returncode or not debs:
-        return None, (got.stderr.strip().splitlines() or ["no package"])[-1]
-    subprocess.run(["dpkg-deb", "-x", debs[0], top], check=True, timeout=60)
-    return {b: os.path.join(top, "boot", f"memtest86+{b}.bin") for b in BUILDS}, ""
-
-
 def screen(raw):
     """What a terminal of 80 columns and 30 lines shows after these bytes."""
     cell = [[" "] * 80 for _ in range(30)]
@@ -69,13 +58,12 @@ def run(engine, kernel, top):
 def main():
     score = guest.Score()
     with tempfile.TemporaryDirectory() as top:
-        files, why = kernels(top)
-        if not files:
-            print(f"skip: no memtest86+: {why}\n0 passed, 0 failed, 1 skipped")
-            sys.exit(77)
+        why = guest.package("memtest86+", top)
+        if why:
+            guest.skip_all(f"no memtest86+: {why}")
         for engine in sys.argv[1:] or ["bt", "interp"]:
             for build in BUILDS if engine != "interp" else BUILDS[:1]:
-                shown = run(engine, files[build], top)
+                shown = run(engine, os.path.join(top, "boot", f"memtest86+{build}.bin"), top)
                 good = score.check(LAST in shown, f"{engine}, {build}: does not come to its last test")
                 good &= score.check(re.search(r"Errors: 0\s*$", shown, re.M), f"{engine}, {build}: errors")
                 score.note(f"{engine}, {build}: {'ok' if good else shown}")

@@ -15,21 +15,6 @@ import guest
 IMAGE = os.path.join(guest.FILES, "debian.raw")
 
 
-def bios(top):
-    got = subprocess.run([os.path.join(guest.TOOLS, "get-debs"), os.path.join(guest.FILES, "debian"),
-                          "seabios"], capture_output=True, text=True, timeout=600)
-    debs = [d for d in got.stdout.split() if os.path.basename(d).startswith("seabios_")]
-    if got.returncode or not debs:
-        return None
-    subprocess.run(["dpkg-deb", "-x", debs[0], top], check=True, timeout=60)
-    return os.path.join(top, "usr/share/seabios/bios-256k.bin")
-
-
-def skip(why):
-    print(f"skip: {why}\n0 passed, 0 failed, 1 skipped")
-    sys.exit(77)
-
-
 def start(engine, firmware, disk, cpus):
     return guest.Guest(None, command=[guest.RINGER, "run", "--engine", engine, "-m", "1G", "-c", str(cpus),
                                       "--firmware", firmware, "--disk", disk])
@@ -71,17 +56,18 @@ def main():
     score = guest.Score()
     os.makedirs(guest.FILES, exist_ok=True)
     if os.geteuid() and subprocess.run(["unshare", "-r", "true"], check=False).returncode:
-        skip("neither root nor user namespaces: no disk image can be made")
+        guest.skip_all("neither root nor user namespaces: no disk image can be made")
     made = subprocess.run([os.path.join(guest.TOOLS, "make-image"), "--minimal", "--quiet", "--size", "1G", IMAGE],
                           capture_output=True, text=True, timeout=1500)
     if made.returncode:
         print(made.stderr)
-        skip("no disk image: " + (made.stderr.strip().splitlines() or ["?"])[-1])
+        guest.skip_all("no disk image: " + (made.stderr.strip().splitlines() or ["?"])[-1])
     score.note("image")
     with tempfile.TemporaryDirectory(dir=guest.FILES) as top:
-        firmware = bios(top)
-        if not firmware:
-            skip("no SeaBIOS package")
+        why = guest.package("seabios", top)
+        if why:
+            guest.skip_all(f"no SeaBIOS: {why}")
+        firmware = guest.seabios(top)
         disk = os.path.join(top, "disk")
         for engine in sys.argv[1:] or ["bt"]:
             for cpus in (1, 4):
