@@ -18,7 +18,7 @@ import xml.etree.ElementTree as ElementTree
 sys.dont_write_bytecode = True
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(SOURCE, "bench"))
-from lib import chart, goals, machines, parse, report, rounds, session, workloads  # noqa: E402
+from lib import chart, goals, machines, parse, parts, report, rounds, session, workloads  # noqa: E402
 from lib.results import NATIVE, TCG, Results  # noqa: E402
 
 passed = failed = 0
@@ -199,6 +199,22 @@ def reporting():
     equal(chart.draw(Results(["interp"])), None, "a chart of nothing")
 
 
+def keeping():
+    """Parts of the results that other scripts made outlive a run, and each other."""
+    run = report.make(invented(), INFO, OPT, "qemu")
+    equal(parts.find(run), {}, "a run by itself has no parts")
+    old = parts.put(parts.put(run, "net", "## Networks\n\nold"), "disk", "## Disks\n\n| a |\n")
+    equal(list(parts.find(old)), ["net", "disk"], "two parts")
+    old = parts.put(old, "net", "## Networks\n\nnew \\1")
+    check("old" not in old and "new \\1" in old and "| a |" in old, "one part replaced")
+    equal(old.count("<!--"), 4, "comments")
+    check(old.startswith(run), "what was there stays")
+    later = parts.carry(old, "# Benchmarks\n\nlater\n")
+    equal(list(parts.find(later).items()), list(parts.find(old).items()), "parts kept by a run")
+    check(later.startswith("# Benchmarks\n\nlater\n\n<!-- part: net -->\n"), "the run's text comes first")
+    equal(parts.carry("", run), run, "no old results")
+
+
 def choosing():
     s = workloads.Selection
     equal((s().program, s().boot, s().all), (ALL, True, True), "everything")
@@ -340,6 +356,7 @@ guest_output()
 other_output()
 judging()
 reporting()
+keeping()
 choosing()
 sessions()
 dying_guests()
