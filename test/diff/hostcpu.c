@@ -27,7 +27,8 @@
 
 #include "cpu/x86/defs.h"
 
-#define STALL_NS (1 * NSEC_PER_SEC) /* for one case */
+#define STALL_NS      (1 * NSEC_PER_SEC)  /* of processor time for one case */
+#define STALL_WALL_NS (60 * NSEC_PER_SEC) /* in all */
 
 struct hostcpu_ctx {
 	struct cpu_state in;
@@ -398,21 +399,28 @@ u64 hostcpu_restarts(const struct hostcpu *n)
 	return n->restarts;
 }
 
-static u64 now_ns(void)
+static u64 now_ns(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	if (clock_gettime(clock, &ts))
+		return 0;
 	return (u64)ts.tv_sec * NSEC_PER_SEC + (u64)ts.tv_nsec;
 }
 
-/* Wait for the batch. 0: over; else the status of the case that stopped it. */
+/* Wait for the batch. 0: over; else the status of the case that stopped it. A case hangs when it
+ * has used processor time: on a busy machine, and where the kernel delays split locks, it may only
+ * be waiting for some. */
 static enum out_status wait_batch(struct hostcpu *n)
 {
 	struct hostcpu_share *s = n->share;
 	u32 go = s->go, last = ~0u, done;
-	u64 since = now_ns();
+	u64 since = now_ns(CLOCK_MONOTONIC), used;
+	clockid_t clock;
 
+	if (clock_getcpuclockid(n->child, &clock))
+		clock = CLOCK_MONOTONIC;
+	used = now_ns(clock);
 	while ((done = s->done) != go) {
 		struct timespec ts = {.tv_nsec = 100 * 1000 * 1000};
 
@@ -425,8 +433,10 @@ static enum out_status wait_batch(struct hostcpu *n)
 		}
 		if (s->current != last) {
 			last = s->current;
-			since = now_ns();
-		} else if (now_ns() - since > STALL_NS) {
+			since = now_ns(CLOCK_MONOTONIC);
+			used = now_ns(clock);
+		} else if (now_ns(clock) - used > STALL_NS ||
+		           now_ns(CLOCK_MONOTONIC) - since > STALL_WALL_NS) {
 			return OUT_TIMEOUT;
 		}
 	}

@@ -335,7 +335,7 @@ static const char usage[] =
 	"usage: test-diff [options]\n"
 	"  --subject NAME    what is held against the host (--list)\n"
 	"  --mode 64|32      64-bit code, or 32-bit code in compatibility mode\n"
-	"  --seed N          random unless given; printed\n"
+	"  --seed N          $RINGER_TEST_SEED, or random; printed\n"
 	"  --start N         index of the first case (0)\n"
 	"  --count N         cases (100000)\n"
 	"  --soak SECONDS    until then, instead of a count\n"
@@ -395,11 +395,13 @@ static int parse_options(struct options *o, int argc, char **argv)
 		{"help", 0, NULL, 'h'},        {"sequence", 1, NULL, 'q'},
 		{"self-test", 0, NULL, 'T'},   {NULL, 0, NULL, 0},
 	};
+	const char *seed = getenv("RINGER_TEST_SEED");
 	u64 v = 0;
 	int c;
 
 	*o = (struct options){.count = 100000, .mode = 64, .max_reports = 10};
-	if (getrandom(&o->seed, sizeof(o->seed), 0) != sizeof(o->seed))
+	if (seed ? parse_number(seed, &o->seed)
+	         : getrandom(&o->seed, sizeof(o->seed), 0) != sizeof(o->seed))
 		return -1;
 	o->seed &= 0xffffffff;
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
