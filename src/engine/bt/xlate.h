@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Shared by the files that translate: decode.c (guest instructions, flow, liveness of flags),
- * emit_mem.c (addresses and checks), emit_insn.c (an instruction), xlate.c (a unit). */
+/* Shared by the files that translate: decode_insn.c (what a guest instruction is), decode.c (flow,
+ * liveness of flags), emit_mem.c (addresses and checks), emit_insn.c (an instruction), xlate.c (a
+ * unit). */
 #pragma once
 
 #include "engine/bt/asm.h"
@@ -177,6 +178,15 @@ struct xlate {
 	u32 unit;
 	bool full; /* ran out of room: give up */
 };
+
+/* ---- decode_insn.c ---- */
+/* Decode at page offset `off`, the bytes copied to `buf` first, for they may change; 0: it reaches
+ * into the next page, and `next` is NULL. A bad instruction is one that interp raises the exception
+ * of. */
+unsigned gi_decode(struct xlate *x, const u8 *code, const u8 *next, unsigned off, u8 *buf,
+                   struct gi *g);
+/* It is a call of that helper. */
+void gi_set_helper(struct gi *g, unsigned helper, u32 arg);
 
 /* ---- decode.c ---- */
 /* Decode the unit that begins at `off` into x->gi: a sweep that follows branches inside the page
