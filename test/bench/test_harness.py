@@ -199,6 +199,29 @@ def reporting():
     equal(chart.draw(Results(["interp"])), None, "a chart of nothing")
 
 
+def disks():
+    """bench/disk: fio's jobs, and the places of its figures."""
+    path = os.path.join(SOURCE, "bench/disk")
+    loader = importlib.machinery.SourceFileLoader("bench_disk", path)
+    disk = importlib.util.module_from_spec(importlib.util.spec_from_loader("bench_disk", loader))
+    loader.exec_module(disk)
+    text = disk.jobs({"direct": "/dev/vda", "cached": "/dev/vdb"}, 2, {"direct": 1, "cached": 0})
+    equal(text.count("filename=/dev/vda\ndirect=1\n"), len(disk.CASES), "jobs of a disk")
+    equal(text.count("rw="), len(disk.CASES) * len(disk.MODES), "jobs")
+
+    def line(name, error="0"):
+        f = ["3", "fio-3.33", name, "0", error, *(["0"] * 120)]
+        f[6], f[7], f[47], f[48] = "1024", "256", "2048", "512"
+        return ";".join(f)
+    got = disk.parse(["fio: noise", line("direct-0"), line("cached-3"), line("direct-1", "5"), "3;fio-3.33;cut",
+                      line("other-1"), line("direct-9x")])
+    names = list(disk.CASES)
+    equal(got, {("direct", names[0]): (256.0, 1024 * 1024.0), ("cached", names[3]): (512.0, 2048 * 1024.0)},
+          "fio's terse output")
+    equal(disk.figure(names[4], 2.5e9), "2,500 MB/s", "a figure of a sequential access")
+    equal(disk.figure(names[0], None), "failed", "no figure")
+
+
 def keeping():
     """Parts of the results that other scripts made outlive a run, and each other."""
     run = report.make(invented(), INFO, OPT, "qemu")
@@ -357,6 +380,7 @@ other_output()
 judging()
 reporting()
 keeping()
+disks()
 choosing()
 sessions()
 dying_guests()
