@@ -228,7 +228,7 @@ static void make_helper(struct stubs *s)
 #define SET_BYTES (TLB_SIZE * sizeof(struct tlb_entry))
 _Static_assert(sizeof(struct tlb_entry) == 32, "a shift below");
 _Static_assert(BT_GS_SITE(BT_CLASSES, 0) < 1 << BT_MISS_SIZE_SHIFT, "BT_MISS_SLOT() has room");
-_Static_assert(BT_PB_NONE == 1ull << 62, "a bit is tested below");
+_Static_assert(!(BT_PB_NONE & ~0ull >> 8), "one byte is compared below");
 
 /* RAX, RCX into the stub's own memory and back: save[] belongs to the instruction. */
 static void keep_two(struct bt_asm *a)
