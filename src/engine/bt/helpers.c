@@ -49,14 +49,6 @@ static bool same(const struct x86_cpu *c, const struct before *b)
 	       b->step == c->step;
 }
 
-/* Is there a request that the run loop can serve now? c->irq_shadow is settled. */
-static bool pending(const struct x86_cpu *c)
-{
-	u32 req = __atomic_load_n((const u32 *)&c->vcpu->req, __ATOMIC_SEQ_CST);
-
-	return unlikely(req) && ((req & ~(u32)VCPU_REQ_IRQ) || x86_intr_open(c));
-}
-
 /* The instruction is done; attention is wanted. */
 static int out(struct x86_cpu *c)
 {
@@ -67,7 +59,7 @@ static int out(struct x86_cpu *c)
 /* The instruction is done: what has become of the state of before? */
 static int after(struct x86_cpu *c, const struct before *b)
 {
-	if (unlikely(!same(c, b) || c->code_written || pending(c)))
+	if (unlikely(!same(c, b) || c->code_written || bt_pending(c)))
 		return out(c);
 	if (b->fpu_live)
 		x86_fpu_get(c);
@@ -224,7 +216,7 @@ static int h_POPF(struct x86_cpu *c, u32 arg)
 	/* What opens interrupts by POPF has no shadow. */
 	if (!open)
 		c->irq_shadow = c->shadow_db = false;
-	if (unlikely(tlb != c->tlb || step != c->step || (!open && pending(c))))
+	if (unlikely(tlb != c->tlb || step != c->step || (!open && bt_pending(c))))
 		return out(c);
 	return 0;
 }

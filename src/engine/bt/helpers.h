@@ -86,3 +86,12 @@ static inline void bt_shadow_settle(struct x86_cpu *c)
 	if (unlikely(c->irq_shadow) && c->rip != bt_of(c)->shadow_rip)
 		c->irq_shadow = c->shadow_db = false;
 }
+
+/* Is there a request that can be served now? An interrupt that is shut out is none: firmware, boot
+ * loaders and decompressors run for seconds while one waits. c->irq_shadow is settled. */
+static inline bool bt_pending(const struct x86_cpu *c)
+{
+	u32 req = __atomic_load_n((const u32 *)&c->vcpu->req, __ATOMIC_SEQ_CST);
+
+	return unlikely(req) && ((req & ~(u32)VCPU_REQ_IRQ) || x86_intr_open(c));
+}

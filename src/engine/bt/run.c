@@ -126,7 +126,7 @@ static int transfer(struct bt_cpu *b, unsigned helper)
 	u32 mode, e;
 
 	bt_shadow_settle(c);
-	if (!(may >> helper & 1) || attention(b) || v->req || c->step || c->irq_shadow ||
+	if (!(may >> helper & 1) || attention(b) || bt_pending(c) || c->step || c->irq_shadow ||
 	    c->code_written || (c->sflags & X86_RFLAGS_RF) || v->state != VCPU_RUNNING ||
 	    interp_hlt_seen(c))
 		return 1;
@@ -546,7 +546,7 @@ static enum vcpu_stop loop(struct bt_cpu *b)
 			bt_safe_point(b);
 			way_forget(&way);
 		}
-		if (unlikely(v->req)) {
+		if (unlikely(bt_pending(c))) {
 			if (interp_serve_requests(c))
 				return STOP_REQUEST;
 			way_forget(&way);

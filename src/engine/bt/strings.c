@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* REP MOVS and REP STOS of 64-bit code, going up: page by page by the host's own instruction. The
- * kernel's clear_page(), copy_page(), copy_to_user() and memset() are these.
+/* REP MOVS and REP STOS of 64-bit code and of flat 32-bit code, going up: page by page by the
+ * host's own instruction. The kernel's clear_page(), copy_page(), copy_to_user() and memset() are
+ * these.
  *
  * Registers are right after every piece, so a fault or an interrupt finds them as the processor
  * leaves them (SDM 2B, REP). What isn't plain memory - a device, a page with code, an element over
@@ -60,7 +61,7 @@ static void stos(u8 *di, u64 val, u64 n, unsigned shift)
 }
 
 /* A piece: elements done; 0: the interpreter's. */
-static u64 piece(struct x86_cpu *c, u64 n, unsigned shift, bool move)
+static u64 piece(struct x86_cpu *c, u64 n, unsigned shift, bool move, u64 mask)
 {
 	u64 *g = c->gpr;
 	const u8 *si = NULL;
@@ -72,11 +73,11 @@ static u64 piece(struct x86_cpu *c, u64 n, unsigned shift, bool move)
 	if (unlikely(!n))
 		return 0;
 	if (move) {
-		si = host(c, g[RSI], false);
+		si = host(c, g[RSI] & mask, false);
 		if (unlikely(!si))
 			return 0;
 	}
-	di = host(c, g[RDI], true);
+	di = host(c, g[RDI] & mask, true);
 	if (unlikely(!di))
 		return 0;
 	if (move)
@@ -85,26 +86,28 @@ static u64 piece(struct x86_cpu *c, u64 n, unsigned shift, bool move)
 		stos(di, g[RAX], n, shift);
 	mmu_stored(c, (uintptr_t)di, (unsigned)(n << shift));
 	if (move)
-		g[RSI] += n << shift;
-	g[RDI] += n << shift;
-	g[RCX] -= n;
+		g[RSI] = (g[RSI] + (n << shift)) & mask;
+	g[RDI] = (g[RDI] + (n << shift)) & mask;
+	g[RCX] = (g[RCX] - n) & mask;
 	return n;
 }
 
 static int string(struct x86_cpu *c, u32 arg, bool move)
 {
 	struct bt_cpu *b = bt_of(c);
+	/* Registers of the address size; in 32-bit code an element does not wrap on one page. */
+	const u64 mask = c->mode & M_CS64 ? ~0ull : ~0u;
 	unsigned shift = arg & 3;
 
 	if (unlikely(c->sflags & X86_RFLAGS_DF))
 		return h_INTERP(c, arg >> 2);
-	while (c->gpr[RCX]) {
-		if (unlikely(!piece(c, c->gpr[RCX], shift, move)))
+	while (c->gpr[RCX] & mask) {
+		if (unlikely(!piece(c, c->gpr[RCX] & mask, shift, move, mask)))
 			return h_INTERP(c, arg >> 2);
-		if (!c->gpr[RCX])
+		if (!(c->gpr[RCX] & mask))
 			break;
 		/* The instruction goes on after whatever it is. */
-		if (unlikely(__atomic_load_n(&b->attn, __ATOMIC_RELAXED) || c->vcpu->req ||
+		if (unlikely(__atomic_load_n(&b->attn, __ATOMIC_RELAXED) || bt_pending(c) ||
 		             c->code_written))
 			return 1;
 	}
