@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* String instructions. With REP they work page by page with the host's own REP instruction where
- * both operands are plain memory and go up; else element by element. Registers are right after
+/* String instructions. With REP they work page by page with the host's own REP instruction, up or
+ * down, where both operands are plain memory; else element by element. Registers are right after
  * every piece, so faults and interrupts find an exact state; between pieces a pending request ends
  * the instruction with RIP still on it (SDM 2B, REP). */
 #include "cpu/x86/desc.h"
@@ -82,17 +82,27 @@ static u64 cmp_flags(u64 a, u64 b, unsigned n)
 	return f;
 }
 
-/* How many elements from `a` fit the page and the count. */
+/* How many elements from that at `a` on lie on its page, of `count`. */
 static u64 in_page(const struct str *s, gva_t a, u64 count)
 {
-	return MIN(count, (PAGE_SIZE - (a & ~PAGE_MASK)) / s->n);
+	u64 room = PAGE_SIZE - (a & ~PAGE_MASK);
+
+	if (s->step < 0)
+		return room < s->n ? 0 : MIN(count, (a & ~PAGE_MASK) / s->n + 1);
+	return MIN(count, room / s->n);
+}
+
+/* The lowest of k elements from `at` on. */
+static u64 lowest(const struct str *s, u64 at, u64 k)
+{
+	return s->step < 0 ? at - (k - 1) * s->n : at;
 }
 
 static bool bulk_ok(const struct str *s)
 {
 	const struct x86_cpu *c = s->c;
 
-	return s->step > 0 && !c->step && c->tlb != c->tlbs[TLB_USER_AC];
+	return !c->step && c->tlb != c->tlbs[TLB_USER_AC];
 }
 
 /* k elements, which lie on one page, from an offset on: it does not wrap in the address size, and
@@ -102,7 +112,7 @@ static bool piece_fits(const struct str *s, unsigned seg, u64 off, u64 k)
 	const struct x86_seg *d = &s->c->seg[seg];
 	unsigned size = (unsigned)(k * s->n);
 
-	off &= s->mask;
+	off = lowest(s, off & s->mask, k) & s->mask;
 	return size - 1 <= s->mask - off &&
 	       ((s->c->mode & M_CS64) || !seg_outside(d->ar, d->limit, off, size));
 }
@@ -150,20 +160,77 @@ static void one(struct str *s, enum str_op what)
 	}
 }
 
-#define REP_INSN(name, b, w, l, q)                                                                 \
-	switch (s->n) {                                                                            \
+/* Of k elements the bytes to be asked for from the first one's address on, which is the one that
+ * faults: what lies below it is on its page. */
+static unsigned first_span(const struct str *s, u64 k)
+{
+	return (unsigned)(s->step < 0 ? s->n : k * s->n);
+}
+
+/* `op` with each size's suffix, going as the guest's does. */
+#define REP_INSN(op)                                                                               \
+	switch (s->n | (s->step < 0 ? 16 : 0)) {                                                   \
 	case 1:                                                                                    \
-		name(b);                                                                           \
+		op("", "b", "");                                                                   \
 		break;                                                                             \
 	case 2:                                                                                    \
-		name(w);                                                                           \
+		op("", "w", "");                                                                   \
 		break;                                                                             \
 	case 4:                                                                                    \
-		name(l);                                                                           \
+		op("", "l", "");                                                                   \
+		break;                                                                             \
+	case 8:                                                                                    \
+		op("", "q", "");                                                                   \
+		break;                                                                             \
+	case 17:                                                                                   \
+		op("std; ", "b", "; cld");                                                         \
+		break;                                                                             \
+	case 18:                                                                                   \
+		op("std; ", "w", "; cld");                                                         \
+		break;                                                                             \
+	case 20:                                                                                   \
+		op("std; ", "l", "; cld");                                                         \
 		break;                                                                             \
 	default:                                                                                   \
-		name(q);                                                                           \
+		op("std; ", "q", "; cld");                                                         \
 	}
+
+#define MOVS(before, x, after)                                                                     \
+	__asm__ volatile(before "rep movs" x after                                                 \
+	                 : "+S"(si), "+D"(di), "+c"(left)                                          \
+	                 :                                                                         \
+	                 : "memory", "cc")
+#define STOS(before, x, after)                                                                     \
+	__asm__ volatile(before "rep stos" x after                                                 \
+	                 : "+D"(di), "+c"(left)                                                    \
+	                 : "a"(c->gpr[RAX])                                                        \
+	                 : "memory", "cc")
+#define SCAS(before, x, after)                                                                     \
+	do {                                                                                       \
+		if (s->op->aux & STR_REPNE)                                                        \
+			__asm__ volatile(before "repne scas" x "; pushfq; popq %[f]" after         \
+			                 : "+D"(di), "+c"(left), [f] "=r"(s->flags)                \
+			                 : "a"(c->gpr[RAX])                                        \
+			                 : "memory", "cc");                                        \
+		else                                                                               \
+			__asm__ volatile(before "repe scas" x "; pushfq; popq %[f]" after          \
+			                 : "+D"(di), "+c"(left), [f] "=r"(s->flags)                \
+			                 : "a"(c->gpr[RAX])                                        \
+			                 : "memory", "cc");                                        \
+	} while (0)
+#define CMPS(before, x, after)                                                                     \
+	do {                                                                                       \
+		if (s->op->aux & STR_REPNE)                                                        \
+			__asm__ volatile(before "repne cmps" x "; pushfq; popq %[f]" after         \
+			                 : "+S"(si), "+D"(di), "+c"(left), [f] "=r"(s->flags)      \
+			                 :                                                         \
+			                 : "memory", "cc");                                        \
+		else                                                                               \
+			__asm__ volatile(before "repe cmps" x "; pushfq; popq %[f]" after          \
+			                 : "+S"(si), "+D"(di), "+c"(left), [f] "=r"(s->flags)      \
+			                 :                                                         \
+			                 : "memory", "cc");                                        \
+	} while (0)
 
 /* A piece of up to `count` elements with the host's own instruction. Elements done; 0: do one by
  * one. */
@@ -181,7 +248,7 @@ static u64 bulk(struct str *s, enum str_op what, u64 count, bool *stop)
 		k = in_page(s, sa, k);
 		if (!k || !piece_fits(s, s->seg, c->gpr[RSI], k))
 			return 0;
-		si = mmu_host(c, sa, (unsigned)(k * s->n), false);
+		si = mmu_host(c, sa, first_span(s, k), false);
 		if (!si)
 			return 0;
 	}
@@ -192,61 +259,34 @@ static u64 bulk(struct str *s, enum str_op what, u64 count, bool *stop)
 		k = in_page(s, da, k);
 		if (!k || !piece_fits(s, ES, c->gpr[RDI], k))
 			return 0;
-		di = mmu_host(c, da, (unsigned)(k * s->n), write);
+		di = mmu_host(c, da, first_span(s, k), write);
 		if (!di)
 			return 0;
 	}
 	left = k;
 	switch (what) {
 	case STR_MOVS:
-#define MOVS(x) __asm__ volatile("rep movs" #x : "+S"(si), "+D"(di), "+c"(left) : : "memory")
-		REP_INSN(MOVS, b, w, l, q)
+		REP_INSN(MOVS)
 		break;
 	case STR_STOS:
-#define STOS(x) __asm__ volatile("rep stos" #x : "+D"(di), "+c"(left) : "a"(c->gpr[RAX]) : "memory")
-		REP_INSN(STOS, b, w, l, q)
+		REP_INSN(STOS)
 		break;
 	case STR_LODS:
 		/* Only the last element matters. */
-		set_addr_reg(s, RSI, c->gpr[RSI] + (k - 1) * s->n);
+		set_addr_reg(s, RSI, c->gpr[RSI] + (k - 1) * (u64)s->step);
 		one(s, STR_LODS);
 		return k;
 	case STR_SCAS:
-#define SCAS(x)                                                                                    \
-	do {                                                                                       \
-		if (s->op->aux & STR_REPNE)                                                        \
-			__asm__ volatile("repne scas" #x "; pushfq; popq %[f]"                     \
-			                 : "+D"(di), "+c"(left), [f] "=r"(s->flags)                \
-			                 : "a"(c->gpr[RAX])                                        \
-			                 : "memory", "cc");                                        \
-		else                                                                               \
-			__asm__ volatile("repe scas" #x "; pushfq; popq %[f]"                      \
-			                 : "+D"(di), "+c"(left), [f] "=r"(s->flags)                \
-			                 : "a"(c->gpr[RAX])                                        \
-			                 : "memory", "cc");                                        \
-	} while (0)
-		REP_INSN(SCAS, b, w, l, q)
+		REP_INSN(SCAS)
 		break;
 	case STR_CMPS:
-#define CMPS(x)                                                                                    \
-	do {                                                                                       \
-		if (s->op->aux & STR_REPNE)                                                        \
-			__asm__ volatile("repne cmps" #x "; pushfq; popq %[f]"                     \
-			                 : "+S"(si), "+D"(di), "+c"(left), [f] "=r"(s->flags)      \
-			                 :                                                         \
-			                 : "memory", "cc");                                        \
-		else                                                                               \
-			__asm__ volatile("repe cmps" #x "; pushfq; popq %[f]"                      \
-			                 : "+S"(si), "+D"(di), "+c"(left), [f] "=r"(s->flags)      \
-			                 :                                                         \
-			                 : "memory", "cc");                                        \
-	} while (0)
-		REP_INSN(CMPS, b, w, l, q)
+		REP_INSN(CMPS)
 		break;
 	}
+	s->flags &= ~(u64)X86_RFLAGS_DF; /* the host's just now */
 	k -= left;
 	if (what == STR_MOVS || what == STR_STOS)
-		mmu_wrote(c, da, (unsigned)(k * s->n));
+		mmu_wrote(c, lowest(s, da, k), (unsigned)(k * s->n));
 	advance(s, what == STR_MOVS || what == STR_CMPS, true, k);
 	if (what == STR_SCAS || what == STR_CMPS)
 		*stop = !!(s->flags & X86_RFLAGS_ZF) == !!(s->op->aux & STR_REPNE);
