@@ -148,10 +148,23 @@ static inline u64 operand_ld(struct x86_cpu *c, const struct operand *o)
 	return val;
 }
 
+/* A store to a page with code of what is there already: boot loaders set the operand of their INT
+ * before each call of the firmware. It is done when it was seen to be done, behind all stores
+ * before it, and nothing need be translated anew. */
+static bool changes_nothing(const struct x86_cpu *c, const u8 *host, u64 val, unsigned size)
+{
+	if (likely(!mmu_code_marked(c, (uintptr_t)host)))
+		return false;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return load_host(host, size) == (val & size_mask(size));
+}
+
 static inline void operand_st(struct x86_cpu *c, const struct operand *o, u64 val)
 {
 	if (likely(o->n == o->size)) {
 		if (o->s.hva) {
+			if (changes_nothing(c, o->s.hva, val, o->size))
+				return;
 			/* What was made of the old bytes goes first, and once more after the store
 			 * if somebody was quick. Else, should this thread be held up between store
 			 * and invalidation, one vCPU could run the new code while another still
