@@ -283,6 +283,74 @@ MEM32 DATA+4, 0xa5a5a5a5
 MEM32 DATA+8, 0xa5a5a5a5
 REG EDI, DATA
 
+GOLDEN "rep movsb backwards, overlapping, over two pages", M_32
+	mov	$DATA+0xff8, %edi
+	mov	$16, %ecx
+	xor	%eax, %eax
+1:	stosb
+	inc	%eax
+	loop	1b
+	std
+	mov	$DATA+0x1007, %esi
+	mov	$DATA+0x100b, %edi
+	mov	$16, %ecx
+	rep movsb
+	mov	$DATA+0x100a, %edi
+	mov	$0x08, %al
+	mov	$20, %ecx
+	repne scasb
+	cld
+	hlt
+MEM32 DATA+0xff8, 0x03020100
+MEM32 DATA+0xffc, 0x03020100
+MEM32 DATA+0x1000, 0x07060504
+MEM32 DATA+0x1008, 0x0f0e0d0c
+REG ESI, DATA+0xff7
+REG EDI, DATA+0x1003
+REG ECX, 13
+
+GOLDEN "single movs, lods and stos keep flags, up and down", M_32
+	movl	$0x44332211, DATA
+	movl	$0x88776655, DATA+4
+	mov	$DATA, %esi
+	mov	$DATA+0x10, %edi
+	xor	%ebx, %ebx
+	mov	$0xaabbcc00, %eax
+	stc
+	movsb
+	movsw
+	lodsb
+	stosb
+	movsl
+	adc	$0, %ebx
+	std
+	stc
+	movsb
+	lodsw
+	stosl
+	adc	$0, %ebx
+	cld
+	hlt
+MEM32 DATA+0x10, 0x44332211
+MEM32 DATA+0x14, 0x88776655
+MEM32 DATA+0x18, 0x00aabb00
+REG EBX, 2
+REG ESI, DATA+5
+REG EDI, DATA+0x13
+
+GOLDEN "ret releases its caller's arguments", M_32
+	xor	%eax, %eax
+	mov	$3, %ecx
+1:	push	%eax
+	push	%ecx
+	call	2f
+	loop	1b
+	hlt
+2:	add	4(%esp), %eax
+	ret	$8
+REG EAX, 6
+REG ESP, STACK
+
 GOLDEN "jecxz, jcxz, loop", M_32
 	mov	$0x10000, %ecx
 	jcxz	1f

@@ -416,6 +416,8 @@ u32 bt_entry_add(struct bt_vm *bt, const struct bt_entry *e);
 /* These bytes of the RAM page of code page `page` are translated: stores to others need not
  * invalidate anything. */
 void bt_page_cover(struct bt_vm *bt, u32 page, unsigned off, unsigned len);
+/* Was the page's code modified a few times, not long ago? */
+bool bt_page_modified(const struct bt_vm *bt, u32 page);
 /* May there be an entry at this offset? */
 bool bt_page_covered(const struct bt_vm *bt, u32 page, unsigned off);
 /* Arithmetic flags turned out to be live across a RET at this privilege: everything is flushed

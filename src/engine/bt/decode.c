@@ -98,8 +98,14 @@ static bool glance_at(struct xlate *x, const u8 *page, unsigned off, struct glan
 	return true;
 }
 
+/* Boot loaders have code of 16 and of 32 bits and data on one page, and behind a call that changes
+ * the mode lies none of this mode. What is swept there in vain counts as code: when the page is
+ * seen to be written again and again, units of 32-bit code end at calls, and data kills no
+ * translations. */
 static void sweep(struct xlate *x, unsigned off)
 {
+	bool mixed = !x->code64 && bt_page_modified(x->bt, x->page);
+
 	memset(x->wanted, 0, sizeof(x->wanted));
 	while (x->nr < UNIT_MAX_INSNS && off < PAGE_SIZE) {
 		struct gi *g = &x->gi[x->nr];
@@ -124,6 +130,8 @@ static void sweep(struct xlate *x, unsigned off)
 		if (x->mode & BTM_SINGLE && (g->kind == GI_JCC || g->kind == GI_CALL ||
 		                             g->kind == GI_CALL_IND || g->kind == GI_JRCXZ))
 			return; /* back to the checked variant as soon as may be */
+		if (mixed && (g->kind == GI_CALL || g->kind == GI_CALL_IND))
+			return;
 	}
 }
 

@@ -170,6 +170,7 @@ static bool classify_branch(struct xlate *x, struct gi *g)
 {
 	unsigned word = x->code64 ? 64 : 32;
 	int cc = condition(g->i.mnemonic);
+	bool released;
 
 	if (cc >= 0) {
 		g->kind = GI_JCC;
@@ -202,21 +203,23 @@ static bool classify_branch(struct xlate *x, struct gi *g)
 		return true;
 	case ZYDIS_MNEMONIC_RET:
 		g->ends = true;
+		released = g->o[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 		if (g->i.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR || g->i.operand_width != word ||
-		    g->o[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		    (released && x->code64)) { /* back_to_source() wants to undo it */
 			as_ending(g);
 			return true;
 		}
 		g->kind = GI_RET;
+		g->arg = released ? (u16)g->o[0].imm.value.u : 0;
 		return true;
 	case ZYDIS_MNEMONIC_JRCXZ:
+	case ZYDIS_MNEMONIC_JECXZ:
 	case ZYDIS_MNEMONIC_LOOP:
 		g->kind = GI_JRCXZ;
 		g->arg = g->i.mnemonic == ZYDIS_MNEMONIC_LOOP;
-		if (!x->code64 || g->i.address_width != 64 || !near_target(g))
+		if (g->i.address_width != word || !near_target(g))
 			as_ending(g);
 		return true;
-	case ZYDIS_MNEMONIC_JECXZ:
 	case ZYDIS_MNEMONIC_JCXZ:
 	case ZYDIS_MNEMONIC_LOOPE:
 	case ZYDIS_MNEMONIC_LOOPNE:
@@ -574,22 +577,39 @@ static bool available(const struct xlate *x, const struct gi *g)
 	}
 }
 
-/* REP MOVS, REP STOS. */
+/* Is what a string instruction reads in a segment without base or limit? */
+static bool flat_source(const struct gi *g)
+{
+	ZydisRegister s = g->o[1].mem.segment;
+
+	return s != ZYDIS_REGISTER_FS && s != ZYDIS_REGISTER_GS && s != ZYDIS_REGISTER_CS;
+}
+
+/* F2 in front of MOVS, STOS and LODS is not defined, and a repetition to processors. */
+static bool has_repne(const ZydisDecodedInstruction *i)
+{
+	for (unsigned k = 0; k < i->raw.prefix_count; k++)
+		if (i->raw.prefixes[k].value == 0xf2)
+			return true;
+	return false;
+}
+
+/* MOVS and STOS, with REP or of one element; LODS of one. */
 static bool classify_string(const struct xlate *x, struct gi *g)
 {
 	const ZydisDecodedInstruction *i = &g->i;
+	bool rep = i->attributes & ZYDIS_ATTRIB_HAS_REP;
 	unsigned size = g->o[0].size;
 
-	if (i->meta.category != ZYDIS_CATEGORY_STRINGOP || !x->code64 || i->address_width != 64 ||
-	    !(i->attributes & ZYDIS_ATTRIB_HAS_REP))
+	if (i->meta.category != ZYDIS_CATEGORY_STRINGOP ||
+	    i->address_width != (x->code64 ? 64 : 32) || has_repne(i))
 		return false;
 	switch (i->mnemonic) {
 	case ZYDIS_MNEMONIC_MOVSB:
 	case ZYDIS_MNEMONIC_MOVSW:
 	case ZYDIS_MNEMONIC_MOVSD:
 	case ZYDIS_MNEMONIC_MOVSQ:
-		if (g->o[1].mem.segment == ZYDIS_REGISTER_FS ||
-		    g->o[1].mem.segment == ZYDIS_REGISTER_GS)
+		if (!flat_source(g))
 			return false;
 		gi_set_helper(g, BT_H_MOVS, 0);
 		break;
@@ -599,8 +619,21 @@ static bool classify_string(const struct xlate *x, struct gi *g)
 	case ZYDIS_MNEMONIC_STOSQ:
 		gi_set_helper(g, BT_H_STOS, 0);
 		break;
+	case ZYDIS_MNEMONIC_LODSB:
+	case ZYDIS_MNEMONIC_LODSW:
+	case ZYDIS_MNEMONIC_LODSD:
+	case ZYDIS_MNEMONIC_LODSQ:
+		if (rep || !flat_source(g))
+			return false;
+		break;
 	default:
 		return false;
+	}
+	if (!rep) {
+		as_interp(g); /* for when it goes down */
+		g->kind = GI_STRING;
+		g->arg = (u32)__builtin_ctz(size / 8);
+		return true;
 	}
 	g->harg = (u32)__builtin_ctz(size / 8) | (u32)i->mnemonic << 2;
 	return true;

@@ -446,6 +446,9 @@ void emit_insn(struct xlate *x, unsigned n)
 	case GI_LEAVE:
 		emit_leave(x, n);
 		break;
+	case GI_STRING:
+		emit_string(x, n);
+		break;
 	default:
 		if (g->helper == BT_H_INVLPG || g->helper == BT_H_XSAVE ||
 		    g->helper == BT_H_XRSTOR) {

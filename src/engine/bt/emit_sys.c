@@ -10,8 +10,6 @@
 #define CR4_SMAP_BIT      0x20
 #define SFLAGS_IF         1 /* byte of sflags, and bit in it: RFLAGS.IF is bit 9 */
 #define SFLAGS_IF_BIT     0x02
-#define SFLAGS_DF         1 /* RFLAGS.DF is bit 10 */
-#define SFLAGS_DF_BIT     0x04
 #define CR4_FSGSBASE_BYTE 2 /* CR4.FSGSBASE is bit 16 */
 #define CR4_FSGSBASE_BIT  0x01
 #define SFLAGS_AC         2 /* RFLAGS.AC is bit 18 */
@@ -20,7 +18,6 @@
 _Static_assert(CR4_SMAP == 1ull << (8 * CR4_SMAP_BYTE + 5), "byte and bit");
 _Static_assert(CR4_FSGSBASE == 1ull << (8 * CR4_FSGSBASE_BYTE), "byte and bit");
 _Static_assert(CR4_TSD < 0x80, "in the first byte");
-_Static_assert(X86_RFLAGS_DF == 1ull << (8 * SFLAGS_DF + 2), "byte and bit");
 _Static_assert(X86_RFLAGS_IF == 1ull << (8 * SFLAGS_IF + 1), "byte and bit");
 _Static_assert(X86_RFLAGS_AC == 1ull << (8 * SFLAGS_AC + 2), "byte and bit");
 
@@ -31,8 +28,7 @@ static void byte_gs(struct xlate *x, int n, s32 disp, u8 imm)
 	as_1(&x->a, imm);
 }
 
-/* jcc to the helper's call, which comes back to `back` or leaves. */
-static struct cold *to_helper(struct xlate *x, unsigned n, unsigned cc)
+struct cold *emit_to_helper(struct xlate *x, unsigned n, unsigned cc)
 {
 	struct cold *k = cold_add(x, COLD_HELPER);
 
@@ -68,7 +64,7 @@ static void emit_sti(struct xlate *x, unsigned n)
 	as_ld_gs(&x->a, BT_T0, BT_GS_C(vcpu));
 	as_mem(&x->a, false, 0x83, 7, BT_T0, -1, 0, (s32)offsetof(struct vcpu, req));
 	as_1(&x->a, 0);
-	k = to_helper(x, n, 5);
+	k = emit_to_helper(x, n, 5);
 	byte_gs(x, 1, BT_GS_C(sflags) + SFLAGS_IF, SFLAGS_IF_BIT);
 	k->back = as_here(&x->a);
 }
@@ -106,9 +102,9 @@ static void emit_stac(struct xlate *x, unsigned n)
 		 * was opened is of the open mode. */
 		as_gs(a, false, 0xf6, 0, BT_GS_C(cr4) + CR4_SMAP_BYTE); /* test */
 		as_1(a, CR4_SMAP_BIT);
-		k[0] = to_helper(x, n, 4);
+		k[0] = emit_to_helper(x, n, 4);
 		as_gs(a, true, 0x3b, RSP, BT_GS(ac_sp)); /* cmp rsp, gs:ac_sp */
-		k[1] = to_helper(x, n, 2);
+		k[1] = emit_to_helper(x, n, 2);
 		byte_gs(x, 4, BT_GS_C(sflags) + SFLAGS_AC, (u8)~SFLAGS_AC_BIT);
 	}
 	if (g->live)
@@ -134,7 +130,7 @@ static void emit_closed(struct xlate *x, unsigned n)
 
 	as_ld_gs(&x->a, BT_T0, BT_GS_C(tlb));
 	as_gs(&x->a, true, 0x3b, BT_T0, BT_GS(set)); /* cmp */
-	k = to_helper(x, n, 5);
+	k = emit_to_helper(x, n, 5);
 	k->back = as_here(&x->a);
 }
 
@@ -185,7 +181,7 @@ static void emit_base(struct xlate *x, unsigned n)
 
 	as_gs(a, false, 0xf6, 0, BT_GS_C(cr4) + CR4_FSGSBASE_BYTE); /* test */
 	as_1(a, CR4_FSGSBASE_BIT);
-	k[0] = to_helper(x, n, 4);
+	k[0] = emit_to_helper(x, n, 4);
 	if (g->helper == BT_H_RDFSGSBASE) {
 		as_ld_gs(a, BT_T0, base);
 		to_gpr(x, r, w ? 64 : 32, BT_T0);
@@ -200,7 +196,7 @@ static void emit_base(struct xlate *x, unsigned n)
 		as_rr(a, true, 0xc1, 7, BT_T1);
 		as_1(a, 16);
 		as_rr(a, true, 0x3b, BT_T1, BT_T0);
-		k[1] = to_helper(x, n, 5);
+		k[1] = emit_to_helper(x, n, 5);
 		as_st_gs(a, base, BT_T0);
 		as_st_gs(a, BT_GS_C(segbase) + (s32)s * 8, BT_T0);
 	}
@@ -220,7 +216,7 @@ static void emit_rdtsc(struct xlate *x, unsigned n)
 	if (x->user) { /* CR4.TSD */
 		as_gs(a, false, 0xf6, 0, BT_GS_C(cr4));
 		as_1(a, CR4_TSD);
-		k = to_helper(x, n, 5);
+		k = emit_to_helper(x, n, 5);
 	}
 	if (p)
 		as_bytes(a, lfence, sizeof(lfence));

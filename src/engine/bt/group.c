@@ -390,6 +390,11 @@ static void effects(struct grouping *s, const struct gi *g)
 		s->reg[RSP].delta += 8;
 		fresh(s, RBP);
 		return;
+	case GI_STRING:
+		fresh(s, RSI);
+		fresh(s, RDI);
+		fresh(s, RAX);
+		return;
 	case GI_COPY:
 	case GI_LEA:
 	case GI_JRCXZ:

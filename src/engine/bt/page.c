@@ -8,7 +8,9 @@
  * to the vCPUs, each of which closes them (pb) at its next safe point. Instructions that another
  * CPU changes may run once more until then, as on hardware without a serialising instruction.
  *
- * Readers without the lock (runtime.h): hash chains only grow at their heads. */
+ * Readers without the lock (runtime.h): hash chains grow at their heads only; dead pages are taken
+ * out, so that what looks for a page that was modified often does not pass all its predecessors,
+ * but keep their place in the chain for who stands on them. */
 #include <string.h>
 #include <sys/mman.h>
 
@@ -36,6 +38,20 @@ static u32 page_find(struct bt_vm *bt, gpa_t gpa, u32 mode)
 		id = p->hash_next;
 	}
 	return BT_NONE;
+}
+
+/* Under the lock. Who is on the chain just now goes on by what the page still points to. */
+static void page_unlink(struct bt_vm *bt, u32 id)
+{
+	const struct bt_page *p = &bt->pages[id];
+	u32 *at = page_slot(bt, p->gpa, p->mode);
+
+	while (*at != id) {
+		if (*at == BT_NONE)
+			return;
+		at = &bt->pages[*at].hash_next;
+	}
+	__atomic_store_n(at, p->hash_next, __ATOMIC_RELEASE);
 }
 
 static u32 page_make(struct bt_vm *bt, gpa_t gpa, u64 ram_page, u32 mode)
@@ -160,6 +176,13 @@ bool bt_page_covered(const struct bt_vm *bt, u32 page, unsigned off)
 	return pv->ram[bt->pages[page].ram_page].covered[off / 64] >> off % 64 & 1;
 }
 
+bool bt_page_modified(const struct bt_vm *bt, u32 page)
+{
+	const struct bt_priv *pv = bt->priv;
+
+	return pv->ram[bt->pages[page].ram_page].writes >= BT_MODIFIED;
+}
+
 static bool covered(const struct bt_ram *r, unsigned off, unsigned len)
 {
 	unsigned end = MIN(off + len, (unsigned)PAGE_SIZE);
@@ -227,6 +250,7 @@ static void pages_kill(struct bt_vm *bt, struct bt_ram *r)
 		struct bt_page *p = &bt->pages[id];
 
 		__atomic_store_n(&p->dead, true, __ATOMIC_RELAXED);
+		page_unlink(bt, id);
 		for (u32 u = p->units; u != BT_NONE; u = bt->units[u].next)
 			bt->units[u].dead = true;
 		pv->ring[pv->ring_n % BT_RING] = id;

@@ -19,6 +19,7 @@
 #define BT_COLD_CHUNK    (1 * MiB) /* several times what a unit may need */
 #define BT_RING          1024u
 #define BT_MAX_PROTECTED 30000u /* pages: each may cost two of the process's 65530 mappings */
+#define BT_MODIFIED      4      /* such that its units are kept short (decode.c, sweep) */
 #define BT_HOT_WRITES    64     /* invalidations of a page in a row, then interp runs it */
 
 struct bt_link {

@@ -152,7 +152,9 @@ static void emit_jrcxz(struct xlate *x, const struct gi *g)
 	u32 zero, over;
 
 	if (g->arg & 1) /* LOOP */
-		as_lea(&x->a, true, RCX, RCX, -1, 0, -1);
+		as_lea(&x->a, x->code64, RCX, RCX, -1, 0, -1);
+	if (!x->code64)
+		as_1(&x->a, 0x67); /* jecxz */
 	zero = as_jrcxz(&x->a);
 	if (g->arg & 1) {
 		if (must_poll(x, g))
@@ -317,7 +319,7 @@ static void emit_ret(struct xlate *x, unsigned n)
 	emit_check_stack(x, n, BT_SP, 0, word, false, &ref);
 	as_mem(&x->a, x->code64, 0x8b, BT_T0, ref.base, ref.index == 0xff ? -1 : ref.index, 0,
 	       ref.disp);
-	as_lea(&x->a, x->code64, BT_SP, BT_SP, -1, 0, (s32)word);
+	as_lea(&x->a, x->code64, BT_SP, BT_SP, -1, 0, (s32)(word + g->arg));
 	emit_source(x, g, BT_SOURCE_RET);
 	as_1(&x->a, 0xc3);
 }

@@ -12,6 +12,10 @@
 #define UNIT_MAX_INSNS 128
 #define UNIT_MAX_BYTES (96 * 1024) /* host code of a unit, at most */
 
+#define SFLAGS_DF     1 /* byte of sflags, and bit in it: RFLAGS.DF is bit 10 */
+#define SFLAGS_DF_BIT 0x04
+_Static_assert(X86_RFLAGS_DF == 1ull << (8 * SFLAGS_DF + 2), "byte and bit");
+
 enum gi_kind {
 	GI_NOP,
 	GI_COPY, /* innocuous: itself, registers and memory operand replaced */
@@ -20,11 +24,12 @@ enum gi_kind {
 	GI_PUSH,
 	GI_POP,
 	GI_LEAVE,
+	GI_STRING, /* one element: MOVS, STOS or LODS without REP; arg: log2 of its size */
 	GI_JMP,
 	GI_JCC,   /* arg: condition */
-	GI_JRCXZ, /* JRCXZ and LOOP (arg 1) */
+	GI_JRCXZ, /* JRCXZ, JECXZ and LOOP (arg 1), of the code's own width */
 	GI_CALL,
-	GI_RET,
+	GI_RET, /* arg: bytes released behind the address */
 	GI_JMP_IND,
 	GI_CALL_IND,
 	GI_CLI, /* these have a helper too, for when flags are live */
@@ -300,8 +305,12 @@ void emit_cold_miss(struct xlate *x, const struct cold *k);
 /* ---- emit_insn.c ---- */
 void emit_insn(struct xlate *x, unsigned n);
 void emit_helper(struct xlate *x, const struct gi *g, unsigned helper, u32 arg);
+/* ---- emit_str.c: string instructions without REP ---- */
+void emit_string(struct xlate *x, unsigned n);
 /* ---- emit_sys.c: system instructions without a call ---- */
 void emit_system(struct xlate *x, unsigned n);
+/* jcc to the helper's call, which comes back to `back` or leaves. */
+struct cold *emit_to_helper(struct xlate *x, unsigned n, unsigned cc);
 void emit_cold_helper(struct xlate *x, const struct cold *k);
 /* ---- xlate.c: control flow ---- */
 void emit_poll(struct xlate *x, u32 exit, bool live);
