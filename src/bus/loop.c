@@ -445,6 +445,27 @@ static void run_watch(struct loop *l, int fd, short revents)
 	pthread_mutex_unlock(l->machine_lock);
 }
 
+void loop_look(struct loop *l)
+{
+	struct pollfd *pfd;
+	int n;
+
+	run_posts(l);
+	pthread_mutex_lock(&l->lock);
+	n = l->nr_watches;
+	pfd = calloc((size_t)n + 1, sizeof(*pfd));
+	if (!pfd)
+		bug("out of memory for the event loop");
+	for (int i = 0; i < n; i++)
+		pfd[i] = (struct pollfd){l->watch[i].fd, l->watch[i].events, 0};
+	pthread_mutex_unlock(&l->lock);
+	if (poll(pfd, (nfds_t)n, 0) > 0)
+		for (int i = 0; i < n; i++)
+			if (pfd[i].revents)
+				run_watch(l, pfd[i].fd, pfd[i].revents);
+	free(pfd);
+}
+
 void loop_run(struct loop *l)
 {
 	struct pollfd *pfd = NULL;

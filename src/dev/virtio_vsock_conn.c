@@ -72,7 +72,7 @@ void vsock_conn_reset(struct vsock_conn *c)
 void vsock_conn_deadline(struct vsock_conn *c, u64 ns)
 {
 	c->deadline = loop_now(c->d->v.env.loop) + ns;
-	if (!timer_armed(&c->d->tick))
+	if (!timer_armed(&c->d->tick) || c->d->tick.deadline > c->deadline)
 		timer_arm(&c->d->tick, c->deadline);
 }
 
