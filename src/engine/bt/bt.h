@@ -408,6 +408,9 @@ bool bt_straddles(const struct bt_vm *bt, u32 mode, u16 off, const u8 *code);
 /* The translator's scratch memory: 0 or -1. */
 int bt_xlate_create(struct bt_vm *bt);
 void bt_xlate_destroy(struct bt_vm *bt);
+/* Zeroed memory, in large pages where the host has them; NULL: none. */
+void *bt_map_large(size_t size);
+void bt_unmap_large(void *p, size_t size);
 
 /* ---- page.c: pages, entries, invalidation ---- */
 u32 bt_entry_find(struct bt_vm *bt, u32 page, u16 off, bool single); /* index or BT_NONE */

@@ -152,12 +152,12 @@ int bt_cache_create(struct bt_vm *bt, u64 ram_size)
 	bt->insns = table(MAX_INSNS, sizeof(*bt->insns));
 	bt->exits = table(MAX_EXITS, sizeof(*bt->exits));
 	bt->entries = table(MAX_ENTRIES, sizeof(*bt->entries));
-	bt->page_hash = table(PAGE_HASH, sizeof(u32));
-	bt->entry_hash = table(ENTRY_HASH, sizeof(u32));
+	bt->entry_hash = bt_map_large((ENTRY_HASH + PAGE_HASH) * sizeof(u32));
+	bt->page_hash = bt->entry_hash ? bt->entry_hash + ENTRY_HASH : NULL;
 	pv->links = table(MAX_EXITS, sizeof(*pv->links));
 	pv->ram = table(pv->nr_ram, sizeof(*pv->ram));
 	if (!bt->pages || !bt->units || !bt->insns || !bt->exits || !bt->entries ||
-	    !bt->page_hash || !bt->entry_hash || !pv->links || !pv->ram) {
+	    !bt->entry_hash || !pv->links || !pv->ram) {
 		log_error("bt: cannot reserve memory for tables: %s; try a smaller -m",
 		          strerror(errno));
 		return -ENOMEM;
@@ -183,8 +183,7 @@ void bt_cache_destroy(struct bt_vm *bt)
 	table_free(bt->insns, MAX_INSNS, sizeof(*bt->insns));
 	table_free(bt->exits, MAX_EXITS, sizeof(*bt->exits));
 	table_free(bt->entries, MAX_ENTRIES, sizeof(*bt->entries));
-	table_free(bt->page_hash, PAGE_HASH, sizeof(u32));
-	table_free(bt->entry_hash, ENTRY_HASH, sizeof(u32));
+	bt_unmap_large(bt->entry_hash, (ENTRY_HASH + PAGE_HASH) * sizeof(u32));
 	table_free(pv->links, MAX_EXITS, sizeof(*pv->links));
 	table_free(pv->ram, pv->nr_ram, sizeof(*pv->ram));
 	if (pv->area)

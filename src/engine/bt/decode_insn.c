@@ -749,28 +749,41 @@ unsigned gi_decode(struct xlate *x, const u8 *code, const u8 *next, unsigned off
                    struct gi *g)
 {
 	unsigned have = (unsigned)PAGE_SIZE - off;
+	enum bt_shape_found found;
 	ZyanStatus st;
 
-	memset(g, 0, offsetof(struct gi, i));
-	memset((u8 *)g + offsetof(struct gi, info), 0, sizeof(*g) - offsetof(struct gi, info));
-	g->off = (u16)off;
-	g->inner = g->mem = -1;
-	have = MIN(have, 15u);
-	memcpy(buf, code + off, have);
-	if (have < 15 && next) {
-		memcpy(buf + have, next, 15 - have);
+	if (likely(have >= 16)) { /* as a whole: it is loaded from soon */
+		memcpy(buf, code + off, 16);
 		have = 15;
+	} else {
+		memcpy(buf, code + off, have);
+		if (next) {
+			memcpy(buf + have, next, 15 - have);
+			have = 15;
+		}
 	}
-	st = decode_full(&x->bt->decoder[x->code64], buf, have, g);
-	if (st == ZYDIS_STATUS_NO_MORE_DATA && have < 15)
-		return 0;
-	if (!ZYAN_SUCCESS(st)) {
-		g->len = 1;
-		as_ending(g);
-		return 1;
+	found = bt_shape_find(x, buf, have, g);
+	if (found != SHAPE_CLASSIFIED) {
+		memset((u8 *)g + offsetof(struct gi, info), 0,
+		       sizeof(*g) - offsetof(struct gi, info));
+		g->inner = g->mem = -1;
+	}
+	g->off = (u16)off;
+	if (found == SHAPE_UNKNOWN) {
+		st = decode_full(&x->bt->decoder[x->code64], buf, have, g);
+		if (st == ZYDIS_STATUS_NO_MORE_DATA && have < 15)
+			return 0;
+		if (!ZYAN_SUCCESS(st)) {
+			g->len = 1;
+			as_ending(g);
+			return 1;
+		}
+		insn_sib_without_base(&g->i, g->o);
 	}
 	g->len = g->i.length;
-	insn_sib_without_base(&g->i, g->o);
-	classify(x, g);
+	if (found != SHAPE_CLASSIFIED)
+		classify(x, g);
+	if (found == SHAPE_UNKNOWN)
+		bt_shape_keep(x, buf, g);
 	return g->len;
 }

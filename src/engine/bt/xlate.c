@@ -9,8 +9,6 @@
  * Where flags are live, comparisons are made with LEA and JRCXZ. */
 #include "engine/bt/xlate.h"
 
-#include <stdlib.h>
-
 #include "base/log.h"
 
 static u32 stub_off(const struct xlate *x, enum bt_stub s)
@@ -772,31 +770,4 @@ u32 bt_translate(struct bt_vm *bt, struct x86_cpu *c, u32 page, u32 mode, u16 of
 	}
 	commit(x, start, hot_end);
 	return entry;
-}
-
-int bt_xlate_create(struct bt_vm *bt)
-{
-	bt->xlate = calloc(1, sizeof(*bt->xlate));
-	if (!bt->xlate)
-		return -1;
-	bt->xlate->gi = calloc(UNIT_MAX_INSNS + 1, sizeof(*bt->xlate->gi));
-	bt->xlate->grouping = calloc(1, bt_grouping_size());
-	bt->xlate->glances = calloc(GLANCES, sizeof(*bt->xlate->glances));
-	bt->xlate->verified = calloc(1, sizeof(*bt->xlate->verified));
-	if (bt->xlate->verified && bt->xlate->gi && bt->xlate->grouping && bt->xlate->glances)
-		return 0;
-	bt_xlate_destroy(bt);
-	return -1;
-}
-
-void bt_xlate_destroy(struct bt_vm *bt)
-{
-	if (!bt->xlate)
-		return;
-	free(bt->xlate->gi);
-	free(bt->xlate->grouping);
-	free(bt->xlate->glances);
-	free(bt->xlate->verified);
-	free(bt->xlate);
-	bt->xlate = NULL;
 }

@@ -179,6 +179,7 @@ struct xlate {
 	bool held_dirty[2]; /* and c->gpr[] doesn't */
 	struct enc_verified *verified;
 	struct glance *glances;    /* decode.c's, GLANCES */
+	struct shapes *shapes;     /* shape.c's */
 	struct grouping *grouping; /* group.c's scratch memory */
 	u32 unit;
 	bool full; /* ran out of room: give up */
@@ -198,6 +199,18 @@ void gi_set_helper(struct gi *g, unsigned helper, u32 arg);
  * forward; then labels and liveness of flags. 0 instructions: the first one reaches into the next
  * page. */
 void bt_decode(struct xlate *x, u16 off);
+/* ---- shape.c ---- */
+enum bt_shape_found {
+	SHAPE_UNKNOWN,
+	SHAPE_DECODED,    /* g->i, g->o */
+	SHAPE_CLASSIFIED, /* and all else but where it is */
+};
+/* From the first `have` of 15 bytes. */
+enum bt_shape_found bt_shape_find(struct xlate *x, const u8 *bytes, unsigned have, struct gi *g);
+/* What was decoded and classified. */
+void bt_shape_keep(struct xlate *x, const u8 *bytes, const struct gi *g);
+size_t bt_shapes_size(void);
+
 /* ---- group.c ---- */
 /* Fill x->groups and each instruction's group_mem, group_stack. */
 void bt_find_groups(struct xlate *x);

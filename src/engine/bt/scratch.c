@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+/* The translator's scratch memory: one piece in large pages, since most of it is looked up at
+ * random. */
+#include <sys/mman.h>
+
+#include "engine/bt/xlate.h"
+
+#define LARGE ((size_t)2 * MiB)
+
+void *bt_map_large(size_t size)
+{
+	size_t want = ALIGN_UP(size, LARGE), skip;
+	u8 *p = mmap(NULL, want + LARGE, PROT_READ | PROT_WRITE,
+	             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	skip = ALIGN_UP((uintptr_t)p, LARGE) - (uintptr_t)p;
+	if (skip)
+		munmap(p, skip);
+	munmap(p + skip + want, LARGE - skip);
+	madvise(p + skip, want, MADV_HUGEPAGE); /* a hint */
+	return p + skip;
+}
+
+void bt_unmap_large(void *p, size_t size)
+{
+	if (p)
+		munmap(p, ALIGN_UP(size, LARGE));
+}
+
+enum part { PART_XLATE, PART_GI, PART_GROUPING, PART_GLANCES, PART_VERIFIED, PART_SHAPES, PARTS };
+
+/* Where each part begins, and behind the last one the size of all. */
+static void lay_out(size_t at[PARTS + 1])
+{
+	const size_t size[PARTS] = {
+		[PART_XLATE] = sizeof(struct xlate),
+		[PART_GI] = (UNIT_MAX_INSNS + 1) * sizeof(struct gi),
+		[PART_GROUPING] = bt_grouping_size(),
+		[PART_GLANCES] = GLANCES * sizeof(struct glance),
+		[PART_VERIFIED] = sizeof(struct enc_verified),
+		[PART_SHAPES] = bt_shapes_size(),
+	};
+
+	at[0] = 0;
+	for (unsigned i = 0; i < PARTS; i++)
+		at[i + 1] = at[i] + ALIGN_UP(size[i], (size_t)64);
+}
+
+int bt_xlate_create(struct bt_vm *bt)
+{
+	size_t at[PARTS + 1];
+	u8 *p;
+
+	lay_out(at);
+	p = bt_map_large(at[PARTS]);
+	if (!p)
+		return -1;
+	bt->xlate = (void *)(p + at[PART_XLATE]);
+	bt->xlate->gi = (void *)(p + at[PART_GI]);
+	bt->xlate->grouping = (void *)(p + at[PART_GROUPING]);
+	bt->xlate->glances = (void *)(p + at[PART_GLANCES]);
+	bt->xlate->verified = (void *)(p + at[PART_VERIFIED]);
+	bt->xlate->shapes = (void *)(p + at[PART_SHAPES]);
+	return 0;
+}
+
+void bt_xlate_destroy(struct bt_vm *bt)
+{
+	size_t at[PARTS + 1];
+
+	lay_out(at);
+	bt_unmap_large(bt->xlate, at[PARTS]);
+	bt->xlate = NULL;
+}
