@@ -12,8 +12,11 @@ struct disk_arg {
 	const char *path, *serial;
 	unsigned format, werror, cache;
 	bool ro, snapshot, packed;
-	u64 offset, size, queues;
+	u64 offset, size, queues, reconnect;
 };
+
+#define RECONNECT_S    15
+#define RECONNECT_NONE ~0ull /* not given */
 
 static const char *const formats[] = {"auto", "raw", "qcow2", NULL}; /* enum disk_format */
 static const char *const werrors[] = {"report", "stop", NULL};
@@ -29,6 +32,7 @@ static const struct keyval_key disk_keys[] = {
 	{"offset", KEYVAL_SIZE, offsetof(struct disk_arg, offset), 0, INT64_MAX},
 	{"size", KEYVAL_SIZE, offsetof(struct disk_arg, size), 512, INT64_MAX},
 	{"queues", KEYVAL_NUMBER, offsetof(struct disk_arg, queues), 1, VIRTIO_BLK_QUEUES_MAX},
+	{"reconnect", KEYVAL_NUMBER, offsetof(struct disk_arg, reconnect), 0, 3600},
 	{"packed", KEYVAL_BOOL, offsetof(struct disk_arg, packed)},
 };
 
@@ -54,6 +58,8 @@ static int check(const struct disk_arg *a, struct vm_disk *d, const char *arg)
 	if (a->serial && strlen(a->serial) > VIRTIO_BLK_ID_LEN)
 		return wrong(arg, "a serial number has 20 characters at most",
 		             "disk.img,serial=WD-123456");
+	if (a->reconnect != RECONNECT_NONE && !disk_is_nbd(a->path))
+		return wrong(arg, "reconnect is for servers", "nbd://localhost/disk,reconnect=60");
 	if (a->ro && a->snapshot)
 		return wrong(arg, "with ro nothing is written that a snapshot could keep apart",
 		             "disk.img,snapshot=on");
@@ -70,7 +76,7 @@ int disk_option_parse(struct vm_disk *d, const char *arg, char **copy)
 		.keys = disk_keys,
 		.nr_keys = ARRAY_SIZE(disk_keys),
 	};
-	struct disk_arg a = {.queues = 1};
+	struct disk_arg a = {.queues = 1, .reconnect = RECONNECT_NONE};
 
 	if (keyval_parse(&def, arg, &a, copy) < 0)
 		return -1;
@@ -81,7 +87,9 @@ int disk_option_parse(struct vm_disk *d, const char *arg, char **copy)
 	                  .snapshot = a.snapshot,
 	                  .direct = a.cache == 1,
 	                  .offset = a.offset,
-	                  .size = a.size},
+	                  .size = a.size,
+	                  .reconnect = (unsigned)(a.reconnect == RECONNECT_NONE ? RECONNECT_S
+	                                                                        : a.reconnect)},
 		.serial = a.serial,
 		.queues = (unsigned)a.queues,
 		.packed = a.packed,

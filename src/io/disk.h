@@ -25,12 +25,15 @@ struct disk_config {
 	u64 ram_size;     /* not 0: a RAM disk */
 	enum disk_format format;
 	bool ro;
-	bool snapshot; /* writes go to a temporary layer */
-	bool direct;   /* cache=none */
-	u64 offset;    /* of the part of the file that is used */
-	u64 size;      /* 0: to the end */
+	bool snapshot;      /* writes go to a temporary layer */
+	bool direct;        /* cache=none */
+	u64 offset;         /* of the part of the file that is used */
+	u64 size;           /* 0: to the end */
+	unsigned reconnect; /* NBD: seconds to wait for a server that was lost; 0: never */
 };
 
+/* Is it the address of a server? */
+bool disk_is_nbd(const char *path);
 /* 0 or -errno, logged. `path` as given. */
 int disk_open(struct block **out, struct loop *loop, const struct disk_config *cfg);
 /* The image alone, as disk_open() makes it. */

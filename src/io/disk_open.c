@@ -19,7 +19,7 @@ static bool ends_in(const char *s, const char *end)
 	return n >= m && !strcmp(s + n - m, end);
 }
 
-static bool is_nbd(const char *path)
+bool disk_is_nbd(const char *path)
 {
 	return !strncmp(path, "nbd://", 6) || !strncmp(path, "nbd+unix://", 11);
 }
@@ -70,8 +70,8 @@ static int open_file(struct image **out, const struct disk_config *cfg, bool ro)
 
 	if (cfg->ram_size)
 		err = image_ram_create(&file, cfg->ram_size);
-	else if (is_nbd(cfg->path))
-		err = image_nbd_open(&file, cfg->path, ro);
+	else if (disk_is_nbd(cfg->path))
+		err = image_nbd_open(&file, cfg->path, ro, cfg->reconnect);
 	else
 		err = image_raw_open(&file, cfg->path, &raw);
 	if (err)
@@ -97,7 +97,7 @@ static int open_qcow2(struct image **out, struct image *file, const struct disk_
 	struct image_qcow2_config q = {.ro = ro, .chain = &chain, .direct = cfg->direct};
 	struct stat st;
 
-	if (cfg->ram_size || is_nbd(cfg->path)) {
+	if (cfg->ram_size || disk_is_nbd(cfg->path)) {
 		q.chain = NULL;
 	} else if (fstat(file->fd >= 0 ? file->fd : file->below->fd, &st) == 0) {
 		chain.dev = st.st_dev;

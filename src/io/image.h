@@ -95,8 +95,9 @@ int image_raw_temp(struct image **out);
 /* A descriptor of a file that the caller opened; taken over in any case. For tests. */
 int image_raw_fd(struct image **out, int fd, const char *name, bool ro);
 int image_ram_create(struct image **out, u64 size);
-/* nbd://HOST[:PORT][/EXPORT] or nbd+unix:///[EXPORT]?socket=PATH. */
-int image_nbd_open(struct image **out, const char *uri, bool ro);
+/* nbd://HOST[:PORT][/EXPORT] or nbd+unix:///[EXPORT]?socket=PATH. `reconnect`: seconds that
+ * requests wait for a server that was lost; 0: it stays lost. */
+int image_nbd_open(struct image **out, const char *uri, bool ro, unsigned reconnect);
 
 /* ---- layers: they own what they stand on, but only when they could be made ---- */
 

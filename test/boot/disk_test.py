@@ -157,6 +157,59 @@ def host_full(score, d, engine):
             score.check(g.quit() is not None, "Ctrl-] q ends it")
 
 
+def serve(image, sock):
+    if os.path.exists(sock):
+        os.unlink(sock)
+    p = subprocess.Popen(["qemu-nbd", "-k", sock, "-e", "4", "-t", "-f", "raw", image])
+    end = time.monotonic() + 20 * guest.slowness
+    while not os.path.exists(sock):
+        if time.monotonic() > end:
+            raise guest.GuestError("qemu-nbd does not start")
+        time.sleep(0.02)
+    return p
+
+
+def server_lost(score, d, engine):
+    """NBD: the server ends while the guest writes, and comes back (in time: the guest knows nothing) or not."""
+    image, sock = d.path("nbd.raw"), d.path("nbd.sock")
+    host("truncate", "-s", "32M", image)
+    p = serve(image, sock)
+    try:
+        with d.boot(engine, f"nbd+unix:///?socket={sock},reconnect=60") as g:
+            g.boot(240)
+            g.script()
+            g.sh("dd if=/dev/urandom of=/tmp/r bs=1M count=16 2>/dev/null")
+            g.send("for i in 0 1; do for j in $(seq 0 63); do dd if=/tmp/r of=/dev/vda bs=256k skip=$j seek=$((i*64+j)) count=1 "
+                   "conv=fsync 2>&1 | grep rror; echo wrote $i $j; done; done\n")
+            g.expect(r"wrote 0 \d", 60)
+            p.kill()
+            p.wait()
+            g.expect("connection to the server lost.*requests wait", 60)
+            p = serve(image, sock)
+            g.expect("connected to the server again", 60)
+            g.expect("wrote 1 63", 120)
+            text = g.sh("echo 3 >/proc/sys/vm/drop_caches; for i in 0 1; do dd if=/dev/vda bs=1M skip=$((i*16)) count=16 "
+                        "2>/dev/null | cmp - /tmp/r && echo same; done; dmesg | grep 'I/O error'", 120, code=None)
+            score.check(text.split() == ["same", "same"] and b"dd: " not in g.out.split(b"wrote 0 0")[1].split(b"wrote 1 63")[0],
+                        f"after the server came back: {text}")
+            g.send("poweroff -f\n")
+            score.check(g.wait(60) == 0, f"power off: {g.tail()}")
+        with d.boot(engine, f"nbd+unix:///?socket={sock},reconnect=1") as g:
+            g.boot(240)
+            g.script()
+            p.kill()
+            p.wait()
+            text = g.sh("dd if=/dev/vda of=/dev/null bs=64k count=1 iflag=direct 2>&1", 90, code=None)
+            score.check("rror" in text, f"a server that stays away is an error: {text}")
+            p = serve(image, sock)
+            g.expect("connected to the server again", 60)
+            g.sh("dd if=/dev/vda of=/dev/null bs=64k count=1 iflag=direct", 60)
+            score.check(g.quit() is not None, "Ctrl-] q ends it")
+    finally:
+        p.kill()
+        p.wait()
+
+
 def main():
     for tool in ("qemu-img", "mkfs.ext4"):
         if not shutil.which(tool):
@@ -181,6 +234,11 @@ def main():
                 settings(score, d, engine)
             with stage(score, f"{engine}: the host is full"):
                 host_full(score, d, engine)
+            if shutil.which("qemu-nbd"):
+                with stage(score, f"{engine}: the server is lost"):
+                    server_lost(score, d, engine)
+            else:
+                score.skip("no qemu-nbd; tools/setup-packages installs it")
     score.end()
 
 

@@ -10,7 +10,9 @@
  *FILE			the disk's content
  *   open OPTIONS			opens and says its size; code 1 if it cannot
  *
- * OPTIONS: PATH[,raw|qcow2][,ro][,snapshot][,direct][,pool][,one][,offset=N][,size=N][,ram=N] */
+ * OPTIONS:
+ *PATH[,raw|qcow2][,ro][,snapshot][,direct][,pool][,one][,offset=N][,size=N][,ram=N][,reconnect=N]
+*/
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -84,6 +86,8 @@ static struct disk_config parse(char *text, unsigned *flags)
 			c.offset = strtoull(w + 7, NULL, 0);
 		else if (!strncmp(w, "size=", 5))
 			c.size = strtoull(w + 5, NULL, 0);
+		else if (!strncmp(w, "reconnect=", 10))
+			c.reconnect = (unsigned)strtoul(w + 10, NULL, 0);
 		else if (!strncmp(w, "ram=", 4))
 			c.ram_size = strtoull(w + 4, NULL, 0);
 		else

@@ -440,6 +440,55 @@ class Test:
         self.check(q)
         self.same(q, "qcow2", model)
 
+    def lost_for_long(self, img):
+        """It is waited for, but not for ever."""
+        p, uri = self.serve("-f", "raw", img)
+        log = self.path("long-log")
+        t = subprocess.Popen([self.tool, "crash", uri + ",reconnect=1", log, "5"], stderr=subprocess.PIPE, text=True)
+        try:
+            self.wait_for(lambda: os.path.exists(log) and os.path.getsize(log))
+        finally:
+            p.kill()
+            p.wait()
+        err = t.communicate(timeout=60)[1]
+        if t.returncode != 1 or "requests wait for it, up to 1 s" not in err:
+            raise Failed(f"code {t.returncode}: {err}")
+
+    def case_nbd_again(self):
+        """The server ends and comes back, again and again: nothing is lost, and nobody sees an error."""
+        if not shutil.which("qemu-nbd"):
+            raise Skipped("no qemu-nbd; tools/setup-packages installs it")
+        img, model = self.path("again.raw"), self.path("model")
+        run("truncate", "-s", "16M", img)
+        open(model, "wb").close()
+        p, uri = self.serve("-f", "raw", "--discard=unmap", img)
+        with open(self.path("err"), "w+", encoding="utf-8") as err:
+            t = subprocess.Popen([self.tool, "exercise", uri + ",reconnect=60", model, "3", "12000"], stderr=err)
+            try:
+                for n in range(8 if FULL else 3):
+                    time.sleep(0.2 + self.rnd.random() * 0.3)
+                    p.kill()
+                    p.wait()
+                    if n == 1:  # what comes back first is another disk
+                        run("truncate", "-s", "8M", self.path("other"))
+                        p, _ = self.serve("-f", "raw", self.path("other"))
+                        self.wait_for(lambda: "its disk has another size" in open(err.name, encoding="utf-8").read())
+                        p.kill()
+                        p.wait()
+                    p, _ = self.serve("-f", "raw", "--discard=unmap", img)
+                    self.wait_for(lambda n=n: open(err.name, encoding="utf-8").read().count(" again after ") > n)
+                code = t.wait(LIMIT)
+            finally:
+                t.kill()
+                t.wait()
+                p.terminate()
+                p.wait()
+            err.seek(0)
+            said = err.read()
+        if code or "requests wait for it" not in said:
+            raise Failed(f"code {code}: {said}")
+        self.same(img, "raw", model)
+
     def case_nbd_lost(self):
         """The server goes away: errors and a message, no hang."""
         if not shutil.which("qemu-nbd"):
@@ -458,6 +507,7 @@ class Test:
         err = t.communicate(timeout=30)[1]
         if t.returncode != 1 or "connection to the server lost" not in err:
             raise Failed(f"code {t.returncode}: {err}")
+        self.lost_for_long(img)
         p, uri = self.serve("-r", "-f", "raw", img)
         try:
             self.refused(uri, "for reading only")
