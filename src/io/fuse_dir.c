@@ -43,9 +43,17 @@ int fuse_lookup(struct fuse_call *c, const char *name, struct fuse_entry_out *e)
 	return 0;
 }
 
+/* That a name is not there the guest may remember as long as one that is: Linux takes an entry of
+ * node 0 as that. A search for headers or a PATH asks for the same missing names again and again.
+ */
 int fuse_op_lookup(struct fuse_call *c)
 {
-	return fuse_lookup(c, c->name[0], c->out);
+	int err = fuse_lookup(c, c->name[0], c->out);
+
+	if (err != -ENOENT)
+		return err;
+	*(struct fuse_entry_out *)c->out = (struct fuse_entry_out){.entry_valid = FUSE_VALID_SEC};
+	return 0;
 }
 
 int fuse_op_forget(struct fuse_call *c)

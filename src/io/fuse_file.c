@@ -67,6 +67,9 @@ static int finish_open(struct fuse_call *c, struct fuse_node *n, int fd, u32 fla
 		return err;
 	}
 	out->open_flags = cache_flags(c->s, n, fd);
+	/* FLUSH at close() has nothing to do for who only reads, but to drop locks. */
+	if ((flags & O_ACCMODE) == O_RDONLY && !c->s->host_locks)
+		out->open_flags |= FOPEN_NOFLUSH;
 	return fuse_handle_create(c->s, n, fd, (int)(flags & O_ACCMODE), false, &out->fh);
 }
 

@@ -141,9 +141,10 @@ static int lookup(struct rig *g, u64 dir, const char *name, struct fuse_entry_ou
 {
 	int err = call(g, FUSE_LOOKUP, dir, S(name), NONE);
 
-	if (!err)
-		memcpy(e, answer(g), sizeof(*e));
-	return err;
+	if (err)
+		return err;
+	memcpy(e, answer(g), sizeof(*e));
+	return e->nodeid ? 0 : ENOENT;
 }
 
 static u64 node_of(struct rig *g, u64 dir, const char *name)
@@ -463,7 +464,27 @@ static void test_append(void **state)
 	assert_memory_equal(answer(g), "Hostguest", 9);
 }
 
-/* What others changed between two opens drops the guest's cache; its own writes don't. */
+/* A name that isn't there is remembered as such for the same second; it counts no look-up. */
+static void test_missing_names(void **state)
+{
+	const struct fuse_entry_out nothing = {.entry_valid = 1};
+	struct rig *g = *state;
+	struct fuse_entry_out e;
+	struct fuse_stats before, after;
+
+	fuse_server_stats(g->s, &before);
+	assert_int_equal(call(g, FUSE_LOOKUP, ROOT, S("f"), NONE), 0);
+	assert_int_equal(answer_len(g), sizeof(e));
+	assert_memory_equal(answer(g), &nothing, sizeof(nothing));
+	fuse_server_stats(g->s, &after);
+	assert_int_equal(after.nodes, before.nodes);
+	host_write(g->share, "f", "x");
+	assert_int_equal(lookup(g, ROOT, "f", &e), 0);
+	assert_int_equal(e.attr.size, 1);
+}
+
+/* What others changed between two opens drops the guest's cache; its own writes don't. Who only
+ * reads needs no FLUSH. */
 static void test_cache_flags(void **state)
 {
 	struct rig *g = *state;
@@ -475,7 +496,9 @@ static void test_cache_flags(void **state)
 	assert_int_equal(release(g, FUSE_RELEASE, node, fh), 0);
 	assert_int_equal(open_node(g, node, O_RDONLY, &fh), 0);
 	o = answer(g);
-	assert_int_equal(o->open_flags & FOPEN_KEEP_CACHE, FOPEN_KEEP_CACHE);
+	assert_int_equal(o->open_flags, FOPEN_KEEP_CACHE | FOPEN_NOFLUSH);
+	assert_int_equal(open_node(g, node, O_RDWR, &fh), 0);
+	assert_int_equal(o->open_flags, FOPEN_KEEP_CACHE);
 	usleep(20000); /* a tick of the host's file times */
 	host_write(g->share, "f", "xyz");
 	assert_int_equal(open_node(g, node, O_RDONLY, &fh), 0);
@@ -851,7 +874,9 @@ static void test_locks(void **state)
 	assert_int_equal(out->lk.end, 9);
 	assert_int_equal(lock_op(&l, FUSE_SETLK, 1, F_WRLCK, 5, 4, 0), EINVAL);
 	assert_int_equal(lock_op(&l, FUSE_SETLK, 1, 77, 0, 4, 0), EINVAL);
-	/* Closing lets go. */
+	/* Closing lets go, so who only reads must send FLUSH as well. */
+	assert_int_equal(open_node(g, l.node, O_RDONLY, &m.fh), 0);
+	assert_int_equal(((const struct fuse_open_out *)answer(g))->open_flags & FOPEN_NOFLUSH, 0);
 	assert_int_equal(call(g, FUSE_FLUSH, l.node,
 	                      P(((struct fuse_flush_in){.fh = l.fh, .lock_owner = 1})), NONE),
 	                 0);
@@ -1323,6 +1348,7 @@ int main(void)
 		T(test_attributes),
 		T(test_owners),
 		T(test_names),
+		T(test_missing_names),
 		T(test_rename),
 		T(test_directories),
 		T(test_xattr),
