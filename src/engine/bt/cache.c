@@ -19,12 +19,13 @@
 #define MFD_EXEC 0x10u
 #endif
 
-#define MAX_UNITS   (512u << 10)
-#define MAX_INSNS   (4u << 20)
-#define MAX_EXITS   (2u << 20)
-#define MAX_ENTRIES (1u << 20)
+/* For BT_CACHE_MAX, and half as many again as gcc's code needs in it; reserved, not used. */
+#define MAX_UNITS   (768u << 10)
+#define MAX_INSNS   (14u << 20)
+#define MAX_EXITS   (6u << 20)
+#define MAX_ENTRIES (1536u << 10)
 #define PAGE_HASH   (64u << 10)
-#define ENTRY_HASH  (256u << 10)
+#define ENTRY_HASH  (512u << 10)
 
 /* ---- creation ---- */
 
@@ -45,8 +46,19 @@ static void table_free(void *p, size_t n, size_t size)
 		munmap(p, n * size);
 }
 
+/* What a guest executes again and again must fit, or it is translated again and again: one
+ * compiler's code is 200 MiB here. The host's memory bounds it: a full cache is not given back. */
+static u32 cache_size(void)
+{
+	u64 host = (u64)MAX(sysconf(_SC_PHYS_PAGES), 0L) * PAGE_SIZE;
+
+	return (u32)ALIGN_UP(MIN(MAX(host / 32, (u64)BT_CACHE_MIN), (u64)BT_CACHE_MAX),
+	                     (u64)BT_COLD_CHUNK);
+}
+
 static int map_code(struct bt_vm *bt)
 {
+	u32 size = cache_size();
 	struct bt_priv *pv = bt_priv_of(bt);
 	int fd = memfd_create("ringer-bt", MFD_CLOEXEC | MFD_EXEC);
 	u8 *area, *rw, *rx;
@@ -56,7 +68,7 @@ static int map_code(struct bt_vm *bt)
 		fd = memfd_create("ringer-bt", MFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	area = mmap(NULL, 2 * BT_CACHE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	area = mmap(NULL, 2 * (size_t)size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (area == MAP_FAILED) {
 		err = -errno;
 		close(fd);
@@ -64,20 +76,17 @@ static int map_code(struct bt_vm *bt)
 	}
 	pv->area = area;
 	rw = rx = MAP_FAILED;
-	if (!ftruncate(fd, BT_CACHE_SIZE)) {
-		rw = mmap(area, BT_CACHE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-		          0);
-		rx = mmap(area + BT_CACHE_SIZE, BT_CACHE_SIZE, PROT_READ | PROT_EXEC,
-		          MAP_SHARED | MAP_FIXED, fd, 0);
+	if (!ftruncate(fd, size)) {
+		rw = mmap(area, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+		rx = mmap(area + size, size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0);
 	}
 	if (rw == MAP_FAILED || rx == MAP_FAILED)
 		err = -errno;
 	close(fd);
 	bt->cache.rw = rw;
 	bt->cache.rx = rx;
-	bt->cache.size = BT_CACHE_SIZE;
-	bt->cache.cold_low = bt->cache.cold = bt->cache.cold_end = bt->cache.cold_populated =
-		BT_CACHE_SIZE;
+	bt->cache.size = size;
+	bt->cache.cold_low = bt->cache.cold = bt->cache.cold_end = bt->cache.cold_populated = size;
 	return err;
 }
 
@@ -187,7 +196,7 @@ void bt_cache_destroy(struct bt_vm *bt)
 	table_free(pv->links, MAX_EXITS, sizeof(*pv->links));
 	table_free(pv->ram, pv->nr_ram, sizeof(*pv->ram));
 	if (pv->area)
-		munmap(pv->area, 2 * BT_CACHE_SIZE);
+		munmap(pv->area, 2 * (size_t)bt->cache.size);
 	pthread_cond_destroy(&pv->cond);
 	pthread_mutex_destroy(&bt->lock);
 	free(pv);

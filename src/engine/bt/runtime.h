@@ -14,7 +14,8 @@
 
 #include "engine/bt/bt.h"
 
-#define BT_CACHE_SIZE    (48 * MiB)
+#define BT_CACHE_MIN     (64 * MiB)
+#define BT_CACHE_MAX     (512 * MiB)
 #define BT_POPULATE      (256 * KiB)
 #define BT_COLD_CHUNK    (1 * MiB) /* several times what a unit may need */
 #define BT_RING          1024u
