@@ -2,8 +2,8 @@
 /* A hostile driver of a disk: requests with any header, any buffers, over any registers and rings,
  * resets in between. The image's own checks (bounds of each request) and the sanitizers judge; the
  * image lies on a RAM disk and fails now and then. */
-#include "../test/unit/ringtest.h"
 #include "dev/virtio_blk.h"
+#include "fuzz_virtio.h"
 #include "io/disk.h"
 
 #define RAM   (2 * MiB)
@@ -11,11 +11,6 @@
 #define HEADS 0x10a000
 #define DATA  0x110000
 #define DISK  (64 * KiB)
-
-struct input {
-	const u8 *p;
-	size_t left;
-};
 
 /* Runs every request at once, or keeps it for later. */
 struct fake {
@@ -31,17 +26,6 @@ struct machine {
 	struct ring r[2];
 	struct fake *f;
 };
-
-int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
-
-static u64 take(struct input *in, unsigned n)
-{
-	u64 v = 0;
-
-	for (unsigned i = 0; i < n && in->left; i++, in->left--)
-		v |= (u64)*in->p++ << (i * 8);
-	return v;
-}
 
 static void serve(struct fake *f, struct block_req *r)
 {
@@ -134,17 +118,11 @@ static void machine_make(struct machine *m, u8 how)
 
 static void start(struct machine *m, u8 how)
 {
-	bool packed = how & 1;
-	u64 f = (packed ? VIRTIO_F_RING_PACKED : 0) | (how & 2 ? VIRTIO_F_EVENT_IDX : 0) |
+	u64 f = (how & 1 ? VIRTIO_F_RING_PACKED : 0) | (how & 2 ? VIRTIO_F_EVENT_IDX : 0) |
 	        VIRTIO_F_INDIRECT_DESC | VIRTIO_F_RING_RESET | (how & 4 ? 0x7244ull : 0) |
 	        (how & 8 ? BIT(9) : 0);
 
-	driver_negotiate(&m->d, f & (driver_offered(&m->d) | BIT(32)));
-	for (unsigned i = 0; i < 2; i++) {
-		ring_init(&m->r[i], &m->d, i, 16, packed, RINGS + 0x3000 * i);
-		ring_enable(&m->r[i]);
-	}
-	driver_ok(&m->d);
+	fuzz_start(&m->d, m->r, 2, f, 16, RINGS);
 }
 
 /* A request that is nearly right. */
@@ -182,7 +160,6 @@ static void add(struct machine *m, struct input *in, u8 op)
 static void step(struct machine *m, struct input *in)
 {
 	u8 op = (u8)take(in, 1);
-	u64 at;
 
 	switch (op & 7) {
 	case 0:
@@ -192,12 +169,10 @@ static void step(struct machine *m, struct input *in)
 			fake_serve(&m->f->block);
 		break;
 	case 1:
-		at = m->d.common + take(in, 1) % 0x40;
-		mmio_out(&m->p, at, take(in, 1u << (op >> 6)), 1u << (op >> 6));
+		fuzz_register(&m->d, in, op);
 		break;
 	case 2:
-		at = RINGS + take(in, 2) % 0xb000;
-		ram_put(&m->p, at, take(in, 1u << (op >> 6)), 1u << (op >> 6));
+		fuzz_memory(&m->p, in, op, RINGS, 0xb000);
 		break;
 	case 3:
 	case 4:
@@ -215,22 +190,13 @@ static void step(struct machine *m, struct input *in)
 	}
 }
 
-static void stop(void *arg)
-{
-	loop_stop(arg);
-}
-
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
-	static FILE *null;
 	struct machine *m = calloc(1, sizeof(*m));
 	struct input in = {data, size};
 
-	if (!null) {
-		null = fopen("/dev/null", "w");
-		log_set_level(LOG_ERROR);
-	}
-	if (!m || !null)
+	fuzz_quiet();
+	if (!m)
 		abort();
 	machine_make(m, (u8)take(&in, 1));
 	start(m, (u8)take(&in, 1));
@@ -238,11 +204,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		step(m, &in);
 	/* what is due: work left for the loop */
 	m->f->mode = 0;
-	loop_post(m->p.t.loop, stop, m->p.t.loop);
-	loop_run(m->p.t.loop);
-	for (struct dev *d = m->p.t.devices; d; d = d->next)
-		if (d->ops->dump)
-			d->ops->dump(d, null);
+	fuzz_loop(&m->p);
+	fuzz_dump(&m->p);
 	pcitest_fini(&m->p);
 	free(m);
 	return 0;

@@ -3,24 +3,9 @@
  * any header in both directions, commands, congestion, resets in between. The fake back end aborts
  * when a frame comes through whose header asks for what it must not. */
 #include "../test/unit/netcard.h"
+#include "fuzz_virtio.h"
 
 #define DATA 0x200000
-
-struct input {
-	const u8 *p;
-	size_t left;
-};
-
-int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
-
-static u64 take(struct input *in, unsigned n)
-{
-	u64 v = 0;
-
-	for (unsigned i = 0; i < n && in->left; i++, in->left--)
-		v |= (u64)*in->p++ << (i * 8);
-	return v;
-}
 
 static void be16(u8 *p, unsigned v)
 {
@@ -77,7 +62,6 @@ static void step(struct card *c, struct input *in)
 	u16 id = (u16)(op >> 4);
 	struct net_vhdr h;
 	u32 n;
-	u64 at;
 
 	switch (op & 7) {
 	case 0:
@@ -87,12 +71,10 @@ static void step(struct card *c, struct input *in)
 			card_run(c);
 		break;
 	case 1:
-		at = c->d.common + take(in, 1) % 0x40;
-		mmio_out(&c->p, at, take(in, 1u << (op >> 6)), 1u << (op >> 6));
+		fuzz_register(&c->d, in, op);
 		break;
 	case 2:
-		at = CARD_RINGS + take(in, 2) % 0x9000;
-		ram_put(&c->p, at, take(in, 1u << (op >> 6)), 1u << (op >> 6));
+		fuzz_memory(&c->p, in, op, CARD_RINGS, 0x9000);
 		break;
 	case 3:
 		add_tx(c, in);
@@ -133,15 +115,11 @@ static void step(struct card *c, struct input *in)
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
-	static FILE *null;
 	struct card *c = malloc(sizeof(*c));
 	struct input in = {data, size};
 
-	if (!null) {
-		null = fopen("/dev/null", "w");
-		log_set_level(LOG_ERROR);
-	}
-	if (!c || !null)
+	fuzz_quiet();
+	if (!c)
 		abort();
 	card_make(c, 1 + take(&in, 1) % 4);
 	card_start(c, take(&in, 3), 16, false);
@@ -149,9 +127,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		step(c, &in);
 	c->f->congested = false;
 	card_run(c);
-	for (struct dev *d = c->p.t.devices; d; d = d->next)
-		if (d->ops->dump)
-			d->ops->dump(d, null);
+	fuzz_dump(&c->p);
 	pcitest_fini(&c->p);
 	free(c);
 	return 0;

@@ -3,17 +3,12 @@
  * order, chains that are completed late, given back or dropped across resets. The device touches
  * every byte of what it is handed, so that a pointer outside of RAM is found; RAM lies between
  * pages that are not mapped. */
-#include "../test/unit/ringtest.h"
+#include "fuzz_virtio.h"
 
 #define RAM       (2 * MiB)
 #define RINGS     0x100000
 #define DATA      0x108000
 #define MAX_CHAIN 64
-
-struct input {
-	const u8 *p;
-	size_t left;
-};
 
 struct toy {
 	struct virtio v;
@@ -28,17 +23,6 @@ struct machine {
 	struct ring r[2];
 	struct toy *toy;
 };
-
-int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
-
-static u64 take(struct input *in, unsigned n)
-{
-	u64 v = 0;
-
-	for (unsigned i = 0; i < n && in->left; i++, in->left--)
-		v |= (u64)*in->p++ << (i * 8);
-	return v;
-}
 
 static void inside(const struct pmap *p, const struct iovec *iov, unsigned nr)
 {
@@ -150,12 +134,7 @@ static void start(struct machine *m, u8 how)
 	        (how & 4 ? VIRTIO_F_INDIRECT_DESC : 0) | (how & 8 ? VIRTIO_F_RING_RESET : 0);
 	u16 size = packed ? (u16)(1 + (how >> 4) * 2) : (u16)(1u << (how >> 4) % 6);
 
-	driver_negotiate(&m->d, f);
-	for (unsigned i = 0; i < 2; i++) {
-		ring_init(&m->r[i], &m->d, i, size, packed, RINGS + 0x3000 * i);
-		ring_enable(&m->r[i]);
-	}
-	driver_ok(&m->d);
+	fuzz_start(&m->d, m->r, 2, f, size, RINGS);
 }
 
 static void add(struct machine *m, struct input *in, u8 op)
@@ -180,20 +159,16 @@ static void add(struct machine *m, struct input *in, u8 op)
 static void step(struct machine *m, struct input *in)
 {
 	u8 op = (u8)take(in, 1);
-	u64 at;
 
 	switch (op & 7) {
 	case 0:
 		start(m, (u8)take(in, 1));
 		break;
 	case 1: /* any register */
-		at = m->d.common + take(in, 1) % 0x40;
-		mmio_out(&m->p, at, take(in, 1u << (op >> 6)), 1u << (op >> 6));
-		mmio_in(&m->p, at, 1u << (op >> 6));
+		fuzz_register(&m->d, in, op);
 		break;
 	case 2: /* anything into the rings and what they point to */
-		at = RINGS + take(in, 2) % 0xa000;
-		ram_put(&m->p, at, take(in, 1u << (op >> 6)), 1u << (op >> 6));
+		fuzz_memory(&m->p, in, op, RINGS, 0xa000);
 		break;
 	case 3:
 	case 4:
@@ -220,23 +195,17 @@ static void step(struct machine *m, struct input *in)
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
-	static FILE *null;
 	struct machine *m = calloc(1, sizeof(*m));
 	struct input in = {data, size};
 
-	if (!null) {
-		null = fopen("/dev/null", "w");
-		log_set_level(LOG_ERROR);
-	}
-	if (!m || !null)
+	fuzz_quiet();
+	if (!m)
 		abort();
 	machine_make(m, &in);
 	start(m, (u8)take(&in, 1));
 	for (unsigned i = 0; in.left && i < 2000; i++)
 		step(m, &in);
-	for (struct dev *d = m->p.t.devices; d; d = d->next)
-		if (d->ops->dump)
-			d->ops->dump(d, null);
+	fuzz_dump(&m->p);
 	pcitest_fini(&m->p);
 	free(m);
 	return 0;
