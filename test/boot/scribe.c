@@ -2,18 +2,17 @@
 /* Runs in the guest until the monitor is killed, and on the host to see what is left.
  *
  *	guest-scribe write DIR TAG		numbered records of three kinds, each made stable
- *and then reported: "stable TAG KIND NUMBER"
+ * and then reported: "stable TAG KIND NUMBER"
  *	guest-scribe check DIR LOG FILE SLOT	those up to the last number reported of each kind
  *						must be there; prints how many were looked at
  *
  * The kinds are the ways in which programs make data stable: a journal that grows (fdatasync),
- *files that replace others (fsync, rename, fsync of the folder), and a table of slots written in
- *place (O_DIRECT and O_DSYNC). Beside them runs a thread that syncs nothing and gives space back,
- *so that clusters of the image are allocated and freed all the time.
+ * files that replace others (fsync, rename, fsync of the folder), and a table of slots written in
+ * place (O_DIRECT and O_DSYNC). Beside them runs a thread that syncs nothing and gives space back,
+ * so that clusters of the image are allocated and freed all the time.
  *
  * What is reported is a promise; what was not yet reported may be there or not, and of the slots
- *one may be half written. */
-#define _GNU_SOURCE
+ * one may be half written. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
