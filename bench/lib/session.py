@@ -25,8 +25,8 @@ class Session:
         return " | ".join(t.strip() for t in text[-n:])[-400:]
 
 
-def _prepare(pin):
-    """In the child. A session is a scheduling group of its own (autogroup, sched(7)), which does not
+def prepare(pin):
+    """In the child, before it becomes the program. A session is a scheduling group of its own (autogroup, sched(7)), which does not
     know the priority that bench/run was started with."""
     if pin is not None:
         os.sched_setaffinity(0, {pin})
@@ -48,7 +48,7 @@ def run(cmd, limit, stall, last=None, grace=15, pin=None, sample=None, every=0.2
         start = time.monotonic()
         try:
             p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err,
-                                 preexec_fn=lambda: _prepare(pin), start_new_session=True)
+                                 preexec_fn=lambda: prepare(pin), start_new_session=True)
         except OSError as e:
             s.why = f"{cmd[0]}: {e.strerror}"
             return s
