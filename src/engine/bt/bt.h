@@ -414,6 +414,8 @@ void bt_unmap_large(void *p, size_t size);
 
 /* ---- page.c: pages, entries, invalidation ---- */
 u32 bt_entry_find(struct bt_vm *bt, u32 page, u16 off, bool single); /* index or BT_NONE */
+/* It is of an instruction that reaches into a page which was modified: to be translated again. */
+bool bt_entry_stale(const struct bt_vm *bt, u32 entry);
 /* Adds a filled entry (all but hash_next); index, or BT_NONE when the table is full. */
 u32 bt_entry_add(struct bt_vm *bt, const struct bt_entry *e);
 /* These bytes of the RAM page of code page `page` are translated: stores to others need not

@@ -86,26 +86,29 @@ int h_INTERP(struct x86_cpu *c, u32 arg)
 }
 
 /* An instruction that reaches into the next page, where pb didn't say that it is the page it was
- * translated from: it may now, or the interpreter executes it. */
+ * translated from: it may now, or the run loop translates it anew, or the interpreter executes it.
+ */
 static int h_STRADDLE(struct x86_cpu *c, u32 arg)
 {
 	struct bt_cpu *b = bt_of(c);
 	const struct bt_page *p = &b->vm->pages[arg];
 	u64 va = (c->rip & PAGE_MASK) + PAGE_SIZE;
+	bool dead = __atomic_load_n(&p->dead, __ATOMIC_RELAXED), again = dead;
 	const struct itlb_entry *e;
 	unsigned i;
 
-	if (c->mode & M_CS64 ? is_canonical(va) : va <= ~0u) {
+	if (!dead && (c->mode & M_CS64 ? is_canonical(va) : va <= ~0u)) {
 		e = mmu_fetch(c, va);
-		if (e && e->gpa == p->gpa && !__atomic_load_n(&p->dead, __ATOMIC_RELAXED)) {
+		if (e && e->gpa == p->gpa) {
 			i = (unsigned)(e - c->itlb);
 			bt_pb_set(b, arg, va, c->itlb_global[i / 64] >> i % 64 & 1);
-			/* Not for ever, whatever closes it again. Lockstep wants progress. */
-			if (b->straddled != c->rip && !c->inputs) {
-				b->straddled = c->rip;
-				return 1;
-			}
+			again = true;
 		}
+	}
+	/* Not for ever, whatever closes it again. Lockstep wants progress. */
+	if (again && b->straddled != c->rip && !c->inputs) {
+		b->straddled = c->rip;
+		return 1;
 	}
 	b->straddled = BT_PB_NONE;
 	h_INTERP(c, 0);

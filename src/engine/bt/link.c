@@ -39,6 +39,20 @@ out:
 	pthread_mutex_unlock(&bt->lock);
 }
 
+void bt_unlink(struct bt_vm *bt, u32 entry)
+{
+	const struct bt_link *links = bt_priv_of(bt)->links;
+
+	for (u32 i = 1; i < bt->nr_exits; i++) {
+		const struct bt_exit *e = &bt->exits[i];
+
+		/* The link knows it still: it isn't made again but to another entry. */
+		if (links[i].entry == entry + 1)
+			__atomic_store_n((u32 *)(void *)(bt->cache.rw + e->patch),
+			                 e->stub - (e->patch + 4), __ATOMIC_RELEASE);
+	}
+}
+
 static const struct bt_unit *unit_at(const struct bt_vm *bt, u32 host)
 {
 	u32 lo = 0, hi = bt->nr_units;

@@ -136,6 +136,14 @@ u32 bt_entry_find(struct bt_vm *bt, u32 page, u16 off, bool single)
 	return i;
 }
 
+bool bt_entry_stale(const struct bt_vm *bt, u32 entry)
+{
+	u32 page2 = bt->units[bt->entries[entry].unit].page2;
+
+	return unlikely(page2 != BT_NONE) &&
+	       __atomic_load_n(&bt->pages[page2].dead, __ATOMIC_RELAXED);
+}
+
 u32 bt_entry_add(struct bt_vm *bt, const struct bt_entry *e)
 {
 	u32 i = bt->nr_entries, *slot = entry_slot(bt, e->page, e->off, e->single);

@@ -305,12 +305,25 @@ static bool page_behind(struct bt_cpu *b, u32 mode, const struct itlb_entry *f, 
 	       at->page != BT_NONE;
 }
 
+/* The entry there that may be run, or BT_NONE; one that may not, or BT_NONE. */
+static u32 entry_find(struct bt_vm *bt, u32 page, u16 off, u32 mode, u32 *stale)
+{
+	u32 n = bt_entry_find(bt, page, off, mode & BTM_SINGLE);
+
+	*stale = BT_NONE;
+	if (unlikely(off > PAGE_SIZE - 15) && n != BT_NONE && bt_entry_stale(bt, n)) {
+		*stale = n;
+		return BT_NONE;
+	}
+	return n;
+}
+
 /* The entry at offset `off` of a page that has none there, or BT_NONE: try otherwise. */
 static u32 translate(struct bt_cpu *b, u32 page, u32 mode, u16 off, const struct itlb_entry *f)
 {
 	struct bt_vm *bt = b->vm;
 	struct bt_priv *pv = bt_priv_of(bt);
-	u32 n = BT_NONE;
+	u32 n = BT_NONE, stale;
 	struct place next = {.page = BT_NONE};
 	bool tried = false;
 
@@ -329,10 +342,12 @@ static u32 translate(struct bt_cpu *b, u32 page, u32 mode, u16 off, const struct
 		/* Not ready: a store took the mark off in this moment; mark it again. */
 		if (bt_page_ready(bt, page) &&
 		    (next.page == BT_NONE || bt_page_ready(bt, next.page))) {
-			n = bt_entry_find(bt, page, off, mode & BTM_SINGLE);
+			n = entry_find(bt, page, off, mode, &stale);
 			if (n == BT_NONE)
 				n = bt_translate(bt, b->c, page, mode, off, f->hva, next.page,
 				                 next.f.hva);
+			if (n != BT_NONE && stale != BT_NONE)
+				bt_unlink(bt, stale);
 			tried = true;
 		}
 		pthread_mutex_unlock(&bt->lock);
@@ -378,7 +393,7 @@ static u32 lookup(struct bt_cpu *b, u32 mode)
 {
 	struct x86_cpu *c = b->c;
 	struct place at;
-	u32 n;
+	u32 n, stale;
 
 	c->next_rip = c->rip;
 	if ((mode & BTM_CODE64) && unlikely(!is_canonical(c->rip))) {
@@ -393,7 +408,7 @@ static u32 lookup(struct bt_cpu *b, u32 mode)
 		bt_flush_code(b);
 		return BT_NONE;
 	}
-	n = bt_entry_find(b->vm, at.page, (u16)(c->rip & ~PAGE_MASK), mode & BTM_SINGLE);
+	n = entry_find(b->vm, at.page, (u16)(c->rip & ~PAGE_MASK), mode, &stale);
 	if (unlikely(n == BT_NONE))
 		n = translate(b, at.page, mode, (u16)(c->rip & ~PAGE_MASK), &at.f);
 	/* The translation may have asked for a flush, or the page died. */

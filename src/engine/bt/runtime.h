@@ -144,5 +144,7 @@ int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write);
 
 /* ---- link.c ---- */
 void bt_link(struct bt_cpu *b, u32 exit, u32 entry);
+/* With the lock: exits that go to the entry are as before they were linked. */
+void bt_unlink(struct bt_vm *bt, u32 entry);
 /* Host offset in the cache -> unit and instruction; false: none. Takes the lock. */
 bool bt_find_insn(struct bt_vm *bt, u32 host, struct bt_unit *unit, struct bt_insn *insn);
