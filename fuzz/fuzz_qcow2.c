@@ -39,8 +39,8 @@ static int mem_read(struct image *im, u64 off, const struct iovec *iov, unsigned
 	const struct memfile *f = container_of(im, const struct memfile, image);
 	u64 len = iov_total(iov, n), there = off < FILE_MAX ? MIN(len, FILE_MAX - off) : 0;
 
-	iov_from_buf(iov, n, 0, f->mem + MIN(off, FILE_MAX), there);
-	iov_zero(iov, n, there, len - there);
+	iov_write(iov, n, 0, f->mem + MIN(off, FILE_MAX), there);
+	iov_fill(iov, n, there, 0, len - there);
 	return 0;
 }
 
@@ -51,7 +51,7 @@ static int mem_write(struct image *im, u64 off, const struct iovec *iov, unsigne
 
 	if (off > FILE_MAX || len > FILE_MAX - off)
 		return -28; /* ENOSPC */
-	iov_to_buf(iov, n, 0, f->mem + off, len);
+	iov_read(iov, n, 0, f->mem + off, len);
 	return 0;
 }
 

@@ -234,7 +234,7 @@ static bool take_data(struct blk_req *r, const struct iovec *iov, unsigned nr, s
 {
 	u64 sum = 0;
 
-	r->io.nr_iov = vq_slice(iov, nr, off, len, r->iov, BLOCK_MAX_IOV);
+	r->io.nr_iov = iov_slice(iov, nr, off, len, r->iov, BLOCK_MAX_IOV);
 	r->io.iov = r->iov;
 	for (unsigned i = 0; i < r->io.nr_iov; i++)
 		sum += r->iov[i].iov_len;

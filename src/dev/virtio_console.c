@@ -83,7 +83,7 @@ static bool out_chain(struct port *p)
 		struct iovec piece;
 		size_t n;
 
-		vq_slice(c->rd, c->nr_rd, p->out_off, c->rd_len - p->out_off, &piece, 1);
+		iov_slice(c->rd, c->nr_rd, p->out_off, c->rd_len - p->out_off, &piece, 1);
 		n = chardev_write(p->cfg.back, piece.iov_base, piece.iov_len);
 		p->out_off += n;
 		if (n < piece.iov_len)

@@ -365,65 +365,17 @@ bool virtqueue_notify_on(struct virtqueue *vq)
 
 /* ---- bytes ---- */
 
-enum copy { COPY_OUT, COPY_IN, COPY_FILL };
-
-static size_t copy(const struct iovec *iov, unsigned nr, size_t off, void *buf, size_t n,
-                   enum copy what, u8 byte)
-{
-	size_t done = 0;
-
-	for (unsigned i = 0; i < nr && done < n; i++) {
-		size_t len = iov[i].iov_len, m;
-		u8 *at = iov[i].iov_base;
-
-		if (off >= len) {
-			off -= len;
-			continue;
-		}
-		m = MIN(len - off, n - done);
-		if (what == COPY_OUT)
-			memcpy((u8 *)buf + done, at + off, m);
-		else if (what == COPY_IN)
-			memcpy(at + off, (u8 *)buf + done, m);
-		else
-			memset(at + off, byte, m);
-		done += m;
-		off = 0;
-	}
-	return done;
-}
-
 size_t vq_read(const struct vq_chain *c, size_t off, void *buf, size_t n)
 {
-	return copy(c->rd, c->nr_rd, off, buf, n, COPY_OUT, 0);
+	return iov_read(c->rd, c->nr_rd, off, buf, n);
 }
 
 size_t vq_write(const struct vq_chain *c, size_t off, const void *buf, size_t n)
 {
-	return copy(c->wr, c->nr_wr, off, (void *)(uintptr_t)buf, n, COPY_IN, 0);
+	return iov_write(c->wr, c->nr_wr, off, buf, n);
 }
 
 size_t vq_fill(const struct vq_chain *c, size_t off, u8 byte, size_t n)
 {
-	return copy(c->wr, c->nr_wr, off, NULL, n, COPY_FILL, byte);
-}
-
-unsigned vq_slice(const struct iovec *iov, unsigned nr, size_t off, size_t n, struct iovec *out,
-                  unsigned max)
-{
-	unsigned used = 0;
-
-	for (unsigned i = 0; i < nr && n && used < max; i++) {
-		size_t len = iov[i].iov_len, m;
-
-		if (off >= len) {
-			off -= len;
-			continue;
-		}
-		m = MIN(len - off, n);
-		out[used++] = (struct iovec){(u8 *)iov[i].iov_base + off, m};
-		n -= m;
-		off = 0;
-	}
-	return used;
+	return iov_fill(c->wr, c->nr_wr, off, byte, n);
 }

@@ -18,9 +18,7 @@
  * no longer than the device. */
 #pragma once
 
-#include <sys/uio.h>
-
-#include "base/types.h"
+#include "base/iov.h"
 
 struct pmap;
 struct virtio;
@@ -112,8 +110,3 @@ void virtqueue_break(struct virtqueue *vq, const char *fmt, ...)
 size_t vq_read(const struct vq_chain *c, size_t off, void *buf, size_t n);
 size_t vq_write(const struct vq_chain *c, size_t off, const void *buf, size_t n);
 size_t vq_fill(const struct vq_chain *c, size_t off, u8 byte, size_t n);
-
-/* The `n` bytes at `off` of an iovec as an iovec: how many entries of out[max] were filled.
- * Fewer bytes when the iovec ends or `out` is full. */
-unsigned vq_slice(const struct iovec *iov, unsigned nr, size_t off, size_t n, struct iovec *out,
-                  unsigned max);

@@ -213,16 +213,16 @@ static struct fuse_handle *file_get(struct fuse_call *c, u64 fh, int mode)
 int fuse_op_read(struct fuse_call *c)
 {
 	const struct fuse_read_in *in = c->arg;
-	size_t want = MIN((size_t)in->size, c->data_max), done = 0, part;
+	size_t want = MIN((size_t)in->size, c->data_max), done = 0;
 	struct fuse_handle *h = file_get(c, in->fh, O_RDONLY);
 	int err = 0;
 
 	if (!h)
 		return -EBADF;
 	while (done < want) {
-		unsigned nr =
-			fuse_iov_slice(c->w->iov, c->req->out, c->req->nr_out,
-		                       sizeof(struct fuse_out_header) + done, want - done, &part);
+		unsigned nr = iov_slice(c->req->out, c->req->nr_out,
+		                        sizeof(struct fuse_out_header) + done, want - done,
+		                        c->w->iov, FUSE_MAX_IOV);
 		ssize_t n = preadv(h->fd, c->w->iov, (int)nr, (off_t)(in->offset + done));
 
 		if (n < 0)
@@ -252,7 +252,7 @@ int fuse_op_write(struct fuse_call *c)
 {
 	const struct fuse_write_in *in = c->arg;
 	struct fuse_write_out *out = c->out;
-	size_t head = sizeof(c->h) + sizeof(*in), done = 0, part;
+	size_t head = sizeof(c->h) + sizeof(*in), done = 0;
 	bool append = in->flags & O_APPEND && !(in->write_flags & FUSE_WRITE_CACHE);
 	struct fuse_handle *h;
 	int err = 0;
@@ -265,8 +265,8 @@ int fuse_op_write(struct fuse_call *c)
 	if (in->write_flags & FUSE_WRITE_KILL_SUIDGID)
 		err = fuse_kill_suid(h->fd);
 	while (!err && done < in->size) {
-		unsigned nr = fuse_iov_slice(c->w->iov, c->req->in, c->req->nr_in, head + done,
-		                             in->size - done, &part);
+		unsigned nr = iov_slice(c->req->in, c->req->nr_in, head + done, in->size - done,
+		                        c->w->iov, FUSE_MAX_IOV);
 		ssize_t n = write_part(h, c->w->iov, nr, in->offset + done, append);
 
 		if (n < 0)

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "base/iov.h"
 #include "base/log.h"
 #include "io/fuse.h"
 
@@ -171,9 +172,6 @@ int fuse_confine_thread(const struct fuse_server *s);
 
 /* ---- requests ---- */
 
-/* The part [skip, skip + len) of a list. Number of entries (at most FUSE_MAX_IOV), *got bytes. */
-unsigned fuse_iov_slice(struct iovec *dst, const struct iovec *src, unsigned nr, size_t skip,
-                        size_t len, size_t *got);
 /* Answer a request that waited. */
 void fuse_reply_later(struct fuse_server *s, struct fuse_req *r, u64 unique, int err);
 

@@ -12,65 +12,6 @@
 
 #define ZERO_STEP (64 * KiB)
 
-/* ---- vectors ---- */
-
-u64 iov_total(const struct iovec *iov, unsigned n)
-{
-	u64 sum = 0;
-
-	for (unsigned i = 0; i < n; i++)
-		sum += iov[i].iov_len;
-	return sum;
-}
-
-unsigned iov_slice(const struct iovec *in, unsigned n, u64 skip, u64 len, struct iovec *out)
-{
-	unsigned k = 0;
-
-	for (unsigned i = 0; i < n && len; i++) {
-		u64 part;
-
-		if (skip >= in[i].iov_len) {
-			skip -= in[i].iov_len;
-			continue;
-		}
-		part = MIN((u64)in[i].iov_len - skip, len);
-		out[k++] = (struct iovec){(char *)in[i].iov_base + skip, part};
-		len -= part;
-		skip = 0;
-	}
-	return k;
-}
-
-void iov_zero(const struct iovec *iov, unsigned n, u64 skip, u64 len)
-{
-	struct iovec part[IMAGE_MAX_IOV];
-	unsigned k = iov_slice(iov, n, skip, len, part);
-
-	for (unsigned i = 0; i < k; i++)
-		memset(part[i].iov_base, 0, part[i].iov_len);
-}
-
-void iov_to_buf(const struct iovec *iov, unsigned n, u64 skip, void *buf, u64 len)
-{
-	struct iovec part[IMAGE_MAX_IOV];
-	unsigned k = iov_slice(iov, n, skip, len, part);
-	char *to = buf;
-
-	for (unsigned i = 0; i < k; to += part[i++].iov_len)
-		memcpy(to, part[i].iov_base, part[i].iov_len);
-}
-
-void iov_from_buf(const struct iovec *iov, unsigned n, u64 skip, const void *buf, u64 len)
-{
-	struct iovec part[IMAGE_MAX_IOV];
-	unsigned k = iov_slice(iov, n, skip, len, part);
-	const char *from = buf;
-
-	for (unsigned i = 0; i < k; from += part[i++].iov_len)
-		memcpy(part[i].iov_base, from, part[i].iov_len);
-}
-
 /* ---- any image ---- */
 
 void *image_alloc(size_t size, const struct image_ops *ops, const char *name)

@@ -14,9 +14,8 @@
 #pragma once
 
 #include <stdio.h>
-#include <sys/uio.h>
 
-#include "base/types.h"
+#include "base/iov.h"
 
 struct image;
 
@@ -65,15 +64,6 @@ void image_destroy(struct image *im); /* NULL is nothing */
 /* For implementations: zeroed memory of `size` bytes that begins with a struct image. */
 void *image_alloc(size_t size, const struct image_ops *ops, const char *name);
 void image_free(struct image *im); /* the name and the memory */
-
-/* ---- vectors ---- */
-
-u64 iov_total(const struct iovec *iov, unsigned n);
-/* `len` bytes from `skip` on, as a vector of at most as many elements as `in` has; their number. */
-unsigned iov_slice(const struct iovec *in, unsigned n, u64 skip, u64 len, struct iovec *out);
-void iov_zero(const struct iovec *iov, unsigned n, u64 skip, u64 len);
-void iov_to_buf(const struct iovec *iov, unsigned n, u64 skip, void *buf, u64 len);
-void iov_from_buf(const struct iovec *iov, unsigned n, u64 skip, const void *buf, u64 len);
 
 /* ---- leaves ---- */
 

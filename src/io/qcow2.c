@@ -97,7 +97,7 @@ static int read_packed(struct qcow2 *q, u64 entry, u64 in, const struct iovec *i
 	pthread_mutex_lock(&q->inflate_lock);
 	err = unpack(q, entry);
 	if (!err)
-		iov_from_buf(iov, n, at, q->inflate_out + in, len);
+		iov_write(iov, n, at, q->inflate_out + in, len);
 	pthread_mutex_unlock(&q->inflate_lock);
 	return err;
 }
@@ -113,9 +113,9 @@ static int read_backing(struct qcow2 *q, u64 off, const struct iovec *iov, unsig
 	int err = 0;
 
 	if (there)
-		err = image_readv(b, off, part, iov_slice(iov, n, at, there, part));
+		err = image_readv(b, off, part, iov_slice(iov, n, at, there, part, IMAGE_MAX_IOV));
 	if (!err && there < len)
-		iov_zero(iov, n, at + there, len - there);
+		iov_fill(iov, n, at + there, 0, len - there);
 	return err;
 }
 
@@ -132,7 +132,7 @@ static int qcow2_read(struct image *im, u64 off, const struct iovec *iov, unsign
 		u64 here = off + at;
 
 		if (here >= im->size) {
-			iov_zero(iov, n, at, len - at);
+			iov_fill(iov, n, at, 0, len - at);
 			break;
 		}
 		pthread_mutex_lock(&q->lock);
@@ -145,11 +145,11 @@ static int qcow2_read(struct image *im, u64 off, const struct iovec *iov, unsign
 			err = read_backing(q, here, iov, n, at, e.len);
 			break;
 		case QCOW2_ZEROS:
-			iov_zero(iov, n, at, e.len);
+			iov_fill(iov, n, at, 0, e.len);
 			break;
 		case QCOW2_DATA:
 			err = image_readv(im->below, e.host, part,
-			                  iov_slice(iov, n, at, e.len, part));
+			                  iov_slice(iov, n, at, e.len, part, IMAGE_MAX_IOV));
 			break;
 		case QCOW2_PACKED:
 			err = read_packed(q, e.host, here & (q->cluster - 1), iov, n, at, e.len);
@@ -205,7 +205,7 @@ static int fill_clusters(struct qcow2 *q, u64 off, u64 len, const struct iovec *
 		goto out;
 	if (head)
 		vec[k++] = (struct iovec){head, in};
-	k += iov_slice(iov, n, at, len, vec + k);
+	k += iov_slice(iov, n, at, len, vec + k, IMAGE_MAX_IOV - 1 - k);
 	if (tail)
 		vec[k++] = (struct iovec){tail, rest};
 	err = image_writev(q->image.below, head ? host : host + in, vec, k);
@@ -272,7 +272,7 @@ static int qcow2_write(struct image *im, u64 off, const struct iovec *iov, unsig
 		if (e.kind == QCOW2_DATA && e.copied) {
 			done = e.len;
 			err = image_writev(im->below, e.host, part,
-			                   iov_slice(iov, n, at, done, part));
+			                   iov_slice(iov, n, at, done, part, IMAGE_MAX_IOV));
 		} else {
 			err = write_new(q, off + at, len - at, iov, n, at, &done);
 		}

@@ -50,7 +50,7 @@ static int raw_preadv(struct raw *r, u64 off, const struct iovec *iov, unsigned 
 	struct iovec part[IMAGE_MAX_IOV];
 
 	while (at < len) {
-		unsigned k = iov_slice(iov, n, at, len - at, part);
+		unsigned k = iov_slice(iov, n, at, len - at, part, IMAGE_MAX_IOV);
 		ssize_t got = preadv(r->image.fd, part, (int)k, (off_t)(off + at));
 
 		if (got < 0 && errno == EINTR)
@@ -58,13 +58,13 @@ static int raw_preadv(struct raw *r, u64 off, const struct iovec *iov, unsigned 
 		if (got < 0)
 			return -errno;
 		if (got == 0) {
-			iov_zero(iov, n, at, len - at);
+			iov_fill(iov, n, at, 0, len - at);
 			return 0;
 		}
 		at += (u64)got;
 		if (r->image.align > 1 && at % r->image.align) {
 			/* Direct I/O ends unaligned only where the file does. */
-			iov_zero(iov, n, at, len - at);
+			iov_fill(iov, n, at, 0, len - at);
 			return 0;
 		}
 	}
@@ -77,7 +77,7 @@ static int raw_pwritev(struct raw *r, u64 off, const struct iovec *iov, unsigned
 	struct iovec part[IMAGE_MAX_IOV];
 
 	while (at < len) {
-		unsigned k = iov_slice(iov, n, at, len - at, part);
+		unsigned k = iov_slice(iov, n, at, len - at, part, IMAGE_MAX_IOV);
 		ssize_t put = pwritev(r->image.fd, part, (int)k, (off_t)(off + at));
 
 		if (put < 0 && errno == EINTR)
@@ -131,7 +131,7 @@ static int raw_read(struct image *im, u64 off, const struct iovec *iov, unsigned
 			return -ENOMEM;
 		err = raw_preadv(r, lo, &(struct iovec){buf, hi - lo}, 1);
 		if (!err)
-			iov_from_buf(iov, n, at, buf + (off + at - lo), step);
+			iov_write(iov, n, at, buf + (off + at - lo), step);
 		free(buf);
 		at += step;
 	}
@@ -155,7 +155,7 @@ static int bounce_write(struct raw *r, u64 off, const struct iovec *iov, unsigne
 		err = raw_preadv(r, lo, &(struct iovec){buf, hi - lo}, 1);
 	}
 	if (!err) {
-		iov_to_buf(iov, n, at, buf + (off - lo), step);
+		iov_read(iov, n, at, buf + (off - lo), step);
 		err = raw_pwritev(r, lo, &(struct iovec){buf, hi - lo}, 1);
 	}
 	if (part)

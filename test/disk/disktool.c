@@ -477,8 +477,7 @@ struct lossy {
 
 static int lossy_read(struct image *im, u64 off, const struct iovec *iov, unsigned n)
 {
-	iov_from_buf(iov, n, 0, container_of(im, struct lossy, image)->now + off,
-	             iov_total(iov, n));
+	iov_write(iov, n, 0, container_of(im, struct lossy, image)->now + off, iov_total(iov, n));
 	return 0;
 }
 
@@ -490,7 +489,7 @@ static int lossy_write(struct image *im, u64 off, const struct iovec *iov, unsig
 
 	if (off + len > LOSSY_SIZE)
 		return -ENOSPC;
-	iov_to_buf(iov, n, 0, data, len);
+	iov_read(iov, n, 0, data, len);
 	memcpy(l->now + off, data, len);
 	l->list = realloc(l->list, (l->nr + 1) * sizeof(*l->list));
 	l->list[l->nr++] = (struct written){off, len, data};

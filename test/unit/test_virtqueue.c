@@ -725,22 +725,6 @@ static void test_bad_queues(void **state)
 	assert_int_equal(st->e->notified, 0);
 }
 
-static void test_slices(void **state)
-{
-	u8 a[10], b[5];
-	struct iovec v[2] = {{a, 10}, {b, 5}}, out[2];
-
-	assert_int_equal(vq_slice(v, 2, 3, 4, out, 2), 1);
-	assert_true(out[0].iov_base == a + 3 && out[0].iov_len == 4);
-	assert_int_equal(vq_slice(v, 2, 8, 4, out, 2), 2);
-	assert_true(out[0].iov_len == 2 && out[1].iov_base == b && out[1].iov_len == 2);
-	assert_int_equal(vq_slice(v, 2, 8, 4, out, 1), 1);
-	assert_int_equal(vq_slice(v, 2, 14, 100, out, 2), 1);
-	assert_true(out[0].iov_base == b + 4 && out[0].iov_len == 1);
-	assert_int_equal(vq_slice(v, 2, 15, 1, out, 2), 0);
-	assert_int_equal(vq_slice(v, 2, 0, 0, out, 2), 0);
-}
-
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -762,7 +746,6 @@ int main(void)
 		T(test_bad_split),
 		T(test_bad_packed),
 		T(test_bad_queues),
-		cmocka_unit_test(test_slices),
 	};
 
 	log_set_level(LOG_ERROR);
