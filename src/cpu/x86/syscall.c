@@ -10,9 +10,6 @@
 #define AR_CODE32 (SEG_G | SEG_DB | SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_A)
 #define AR_DATA   (SEG_G | SEG_DB | SEG_P | SEG_S | SEG_RW | SEG_A)
 
-/* SYSRET's image of the flags */
-#define SYSRET_FLAGS 0x3c7fd7ull
-
 static void enter(struct x86_cpu *c, unsigned cpl, u16 cs, u32 cs_ar, u16 ss)
 {
 	seg_set_flat(&c->seg[CS], cs, cs_ar | cpl << SEG_DPL_SHIFT);
@@ -93,7 +90,7 @@ void x86_sysret(struct x86_cpu *c, unsigned opsize)
 		enter(c, 3, sel | 3, AR_CODE32, (u16)((sel + 8) | 3));
 	}
 	if (c->mode & M_LMA)
-		finish(c, (c->gpr[R11] & SYSRET_FLAGS) | X86_RFLAGS_FIXED);
+		finish(c, (c->gpr[R11] & X86_SYSRET_FLAGS) | X86_RFLAGS_FIXED);
 	else
 		finish(c, x86_rflags(c) | X86_RFLAGS_IF);
 }

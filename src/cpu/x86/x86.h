@@ -273,7 +273,8 @@ void x86_kvmpv_tsc_shift(struct x86_cpu *c, s64 delta);
 void x86_msr_reset(struct x86_cpu *c);
 
 /* ---- flags ---- */
-#define AFLAGS 0x8d5ull
+#define AFLAGS           0x8d5ull
+#define X86_SYSRET_FLAGS 0x3c7fd7ull /* what SYSRET takes from R11 */
 static inline u64 x86_rflags(const struct x86_cpu *c)
 {
 	return (c->aflags & AFLAGS) | (c->sflags & ~AFLAGS) | X86_RFLAGS_FIXED;

@@ -6,6 +6,7 @@
  * return stack without the call into the stub, as it must be if the C code raises; the return
  * address stays below it, where nothing else writes. */
 #include "engine/bt/asm.h"
+#include "engine/bt/helpers.h"
 #include "engine/bt/runtime.h"
 
 /* condition codes */
@@ -67,7 +68,8 @@ static void to_c_stack(struct bt_asm *a, s32 skip)
 	as_gs(a, false, 0x8f, 0, BT_GS_C(aflags)); /* pop */
 }
 
-static void load_flags(struct bt_asm *a)
+/* RAX: bits as in RFLAGS; is lost. */
+static void flags_from_rax(struct bt_asm *a)
 {
 	static const u8 code[] = {
 		0x66, 0xc1, 0xc0, 0x08, /* rol ax, 8: AH = bits 7:0, AL = bits 15:8 */
@@ -77,8 +79,13 @@ static void load_flags(struct bt_asm *a)
 		0x9e,                   /* sahf */
 	};
 
-	as_ld_gs(a, RAX, BT_GS_C(aflags));
 	as_bytes(a, code, sizeof(code));
+}
+
+static void load_flags(struct bt_asm *a)
+{
+	as_ld_gs(a, RAX, BT_GS_C(aflags));
+	flags_from_rax(a);
 }
 
 static void load_regs(struct bt_asm *a)
@@ -384,6 +391,224 @@ static void make_group(struct stubs *s, enum bt_class cls)
 	as_1(a, 0xc3);
 }
 
+/* ---- SYSCALL and SYSRET ----
+ *
+ * x86_syscall(), x86_sysret() and transfer() (run.c) for 64-bit code that enters the supervisor,
+ * with access to user pages closed, or goes back, where nothing is to be looked at; else the site's
+ * call of the helper. A jump, and no call: the host would predict the next returns wrongly. */
+
+#define MAX_SLOW 12
+
+struct transfer {
+	u32 slow[MAX_SLOW];
+	unsigned nr;
+};
+
+static void slow_if(struct stubs *s, struct transfer *t, unsigned cc)
+{
+	t->slow[t->nr++] = as_jcc(&s->a, cc, 0);
+}
+
+/* A byte of the state with an immediate: op 0xf6 /0 test, 0x80 /7 cmp, 0xc6 /0 mov */
+static void byte_gs(struct bt_asm *a, unsigned op, int n, s32 disp, u8 imm)
+{
+	as_gs(a, false, op, n, disp);
+	as_1(a, imm);
+}
+
+static void store16_gs(struct bt_asm *a, s32 disp, int reg)
+{
+	as_1(a, 0x66);
+	as_st32_gs(a, disp, reg);
+}
+
+static void store_imm_gs(struct bt_asm *a, bool w, s32 disp, u32 imm)
+{
+	as_gs(a, w, 0xc7, 0, disp);
+	as_4(a, imm);
+}
+
+/* What transfer() looks at, and EFER.SCE. RAX is free behind it. */
+static void transfer_begin(struct stubs *s, struct transfer *t)
+{
+	const s32 none_of[] = {BT_GS_C(irq_shadow), BT_GS_C(code_written), BT_GS_C(step)};
+	struct bt_asm *a = &s->a;
+
+	as_st_gs(a, BT_GS(stub_save[0]), RAX);
+	as_flags_to_ax(a);
+	as_st_gs(a, BT_GS(stub_save[1]), RAX);
+	as_cmp32_gs_i8(a, BT_GS(attn), 0);
+	slow_if(s, t, CC_NE);
+	as_gs(a, true, 0x83, 7, BT_GS_C(inputs)); /* cmp */
+	as_1(a, 0);
+	slow_if(s, t, CC_NE);
+	for (unsigned i = 0; i < ARRAY_SIZE(none_of); i++) {
+		byte_gs(a, 0x80, 7, none_of[i], 0);
+		slow_if(s, t, CC_NE);
+	}
+	byte_gs(a, 0xf6, 0, BT_GS_C(efer), EFER_SCE);
+	slow_if(s, t, CC_E);
+	as_ld_gs(a, RAX, BT_GS_C(vcpu));
+	as_mem(a, false, 0x83, 7, RAX, -1, 0, (s32)offsetof(struct vcpu, req));
+	as_1(a, 0);
+	slow_if(s, t, CC_NE);
+	as_mem(a, false, 0x83, 7, RAX, -1, 0, (s32)offsetof(struct vcpu, state));
+	as_1(a, VCPU_RUNNING);
+	slow_if(s, t, CC_NE);
+}
+
+/* To the home mode of the other level, whose code the jump cache has, or not at all. */
+static void transfer_mode(struct stubs *s, struct transfer *t, bool user)
+{
+	struct bt_asm *a = &s->a;
+
+	as_ld32_gs(a, RAX, BT_GS(mode));
+	as_alu_i(a, false, user ? 1 : 4, RAX, user ? BTM_USER : ~BTM_USER); /* or, and */
+	as_gs(a, false, 0x3b, RAX, BT_GS(home[user]));                      /* cmp */
+	slow_if(s, t, CC_NE);
+	/* Nothing is changed before this. */
+	as_st32_gs(a, BT_GS(mode), RAX);
+	as_gs(a, true, 0xff, 0, BT_GS(helped[user ? BT_H_SYSRET : BT_H_SYSCALL])); /* inc */
+	store_imm_gs(a, false, BT_GS(source), BT_NONE);
+	byte_gs(a, 0xc6, 0, BT_GS_C(cpl), user ? 3 : 0);
+	as_gs(a, false, 0x81, user ? 1 : 4, BT_GS_C(mode));
+	as_4(a, user ? M_USER : ~(u32)M_USER);
+}
+
+/* sflags from the flags in RAX. */
+static void transfer_sflags(struct bt_asm *a, int scratch)
+{
+	as_rr(a, false, 0x89, RAX, scratch);
+	as_alu_i(a, false, 4, scratch, (s32)~AFLAGS);
+	as_alu_i(a, false, 1, scratch, X86_RFLAGS_FIXED); /* or */
+	as_st_gs(a, BT_GS_C(sflags), scratch);
+}
+
+/* As enter() does it in cpu/x86/syscall.c; `sel` is a scratch register with the selector. */
+static void transfer_seg(struct bt_asm *a, enum x86_segreg seg, u32 ar, int sel)
+{
+	const s32 at = BT_GS_C(seg) + (s32)(seg * sizeof(struct x86_seg));
+
+	store_imm_gs(a, true, at + (s32)offsetof(struct x86_seg, base), 0);
+	store_imm_gs(a, false, at + (s32)offsetof(struct x86_seg, limit), ~0u);
+	store_imm_gs(a, false, at + (s32)offsetof(struct x86_seg, ar), ar);
+	store16_gs(a, at + (s32)offsetof(struct x86_seg, sel), sel);
+}
+
+/* change_stack() in run.c. */
+static void transfer_stack(struct bt_asm *a, bool user)
+{
+	as_st_gs(a, BT_GS(stack_sp[!user]), RSP);
+	as_ld_gs(a, BT_T1, BT_GS(stack_top[user]));
+	as_st_gs(a, BT_GS(ret_top), BT_T1);
+	as_st_gs(a, BT_GS(ac_sp), BT_T1);
+	if (user)
+		as_ld_gs(a, RSP, BT_GS(stack_sp[1]));
+	else
+		as_mov(a, RSP, BT_T1);
+}
+
+/* To BT_T0, with flags from RAX; and the way to the helper's call, whose address is in BT_T1. */
+static void transfer_end(struct stubs *s, const struct transfer *t, bool user)
+{
+	struct bt_asm *a = &s->a;
+
+	flags_from_rax(a);
+	as_ld_gs(a, RAX, BT_GS(stub_save[0]));
+	through_jc(a, user);
+	for (unsigned i = 0; i < t->nr; i++)
+		as_patch(a, t->slow[i], as_here(a));
+	as_ld_gs(a, RAX, BT_GS(stub_save[1]));
+	as_ax_to_flags(a);
+	as_ld_gs(a, RAX, BT_GS(stub_save[0]));
+	as_1(a, 0x41); /* jmp r15 */
+	as_1(a, 0xff);
+	as_1(a, 0xe7);
+}
+
+static void make_syscall(struct stubs *s)
+{
+	const u32 code = SEG_G | SEG_L | SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_A;
+	const u32 data = SEG_G | SEG_DB | SEG_P | SEG_S | SEG_RW | SEG_A;
+	struct bt_asm *a = &s->a;
+	struct transfer t = {.nr = 0};
+
+	begin(s, STUB_SYSCALL);
+	transfer_begin(s, &t);
+	byte_gs(a, 0xf6, 0, BT_GS_C(cr4) + 2, CR4_SMAP >> 16); /* test */
+	slow_if(s, &t, CC_E);
+	as_gs(a, false, 0xf7, 0, BT_GS_C(sflags)); /* test */
+	as_4(a, X86_RFLAGS_TF | X86_RFLAGS_RF | X86_RFLAGS_AC);
+	slow_if(s, &t, CC_NE);
+	transfer_mode(s, &t, false);
+	as_mov(a, RCX, BT_T0);
+	/* R11: the flags, whose image is AH and bit 0 of AL. */
+	as_ld32_gs(a, RAX, BT_GS(stub_save[1]));
+	as_rr(a, false, 0x89, RAX, R11);
+	as_alu_i(a, false, 4, RAX, 1);
+	shift_i(a, false, 4, RAX, 11);
+	shift_i(a, false, 5, R11, 8);
+	as_alu_i(a, false, 4, R11, AFLAGS & 0xff);
+	as_rr(a, false, 0x09, RAX, R11); /* or */
+	as_ld32_gs(a, RAX, BT_GS_C(sflags));
+	as_alu_i(a, false, 4, RAX, (s32)~AFLAGS);
+	as_rr(a, false, 0x09, RAX, R11);
+	as_alu_i(a, false, 1, R11, X86_RFLAGS_FIXED);
+	as_ld32_gs(a, RAX, BT_GS_C(sfmask));
+	as_rr(a, false, 0xf7, 2, RAX); /* not */
+	as_rr(a, false, 0x21, R11, RAX);
+	transfer_sflags(a, BT_T1);
+	as_ld_gs(a, BT_T1, BT_GS_C(star));
+	shift_i(a, true, 5, BT_T1, 32);
+	as_alu_i(a, false, 4, BT_T1, 0xfffc);
+	transfer_seg(a, CS, code, BT_T1);
+	as_lea(a, false, BT_T1, BT_T1, -1, 0, 8);
+	transfer_seg(a, SS, data, BT_T1);
+	as_ld_gs(a, BT_T1, BT_GS(set[0]));
+	as_st_gs(a, BT_GS_C(tlb), BT_T1);
+	transfer_stack(a, false);
+	as_ld_gs(a, BT_T0, BT_GS_C(lstar));
+	transfer_end(s, &t, false);
+}
+
+static void make_sysret(struct stubs *s)
+{
+	const u32 dpl = 3 << SEG_DPL_SHIFT;
+	const u32 code = SEG_G | SEG_L | SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_A | dpl;
+	const u32 data = SEG_G | SEG_DB | SEG_P | SEG_S | SEG_RW | SEG_A | dpl;
+	struct bt_asm *a = &s->a;
+	struct transfer t = {.nr = 0};
+
+	begin(s, STUB_SYSRET);
+	transfer_begin(s, &t);
+	as_rr(a, false, 0xf7, 0, R11); /* test */
+	as_4(a, X86_RFLAGS_TF | X86_RFLAGS_AC);
+	slow_if(s, &t, CC_NE);
+	as_mov(a, RAX, RCX);
+	shift_i(a, true, 4, RAX, 16);
+	shift_i(a, true, 7, RAX, 16); /* sar */
+	as_rr(a, true, 0x39, RCX, RAX);
+	slow_if(s, &t, CC_NE);
+	transfer_mode(s, &t, true);
+	as_rr(a, false, 0x89, R11, RAX);
+	as_alu_i(a, false, 4, RAX, X86_SYSRET_FLAGS);
+	transfer_sflags(a, BT_T1);
+	as_ld_gs(a, BT_T0, BT_GS_C(star));
+	shift_i(a, true, 5, BT_T0, 48);
+	as_lea(a, false, BT_T1, BT_T0, -1, 0, 16);
+	as_alu_i(a, false, 1, BT_T1, 3); /* or */
+	transfer_seg(a, CS, code, BT_T1);
+	as_lea(a, false, BT_T1, BT_T0, -1, 0, 8);
+	as_alu_i(a, false, 1, BT_T1, 3);
+	transfer_seg(a, SS, data, BT_T1);
+	as_ld_gs(a, BT_T1, BT_GS(c));
+	as_lea(a, true, BT_T1, BT_T1, -1, 0, BT_GS_C(tlbs[TLB_USER]));
+	as_st_gs(a, BT_GS_C(tlb), BT_T1);
+	transfer_stack(a, true);
+	as_mov(a, BT_T0, RCX);
+	transfer_end(s, &t, true);
+}
+
 void bt_stubs_make(struct bt_vm *bt)
 {
 	struct stubs s = {.bt = bt};
@@ -399,6 +624,8 @@ void bt_stubs_make(struct bt_vm *bt)
 	make_leaving(&s);
 	make_indirect(&s);
 	make_helper(&s);
+	make_syscall(&s);
+	make_sysret(&s);
 	for (unsigned cls = 0; cls < BT_CLASSES; cls++) {
 		make_miss(&s, cls);
 		make_group(&s, cls);
