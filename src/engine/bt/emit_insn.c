@@ -29,26 +29,6 @@ void emit_helper(struct xlate *x, const struct gi *g, unsigned helper, u32 arg)
 	as_call(&x->a, (u32)(x->bt->stub[STUB_HELPER] - (uintptr_t)x->bt->cache.rx));
 }
 
-/* SYSCALL and SYSRET, which the stub does where it can. */
-static void emit_transfer(struct xlate *x, const struct gi *g)
-{
-	enum bt_stub stub = g->helper == BT_H_SYSCALL ? STUB_SYSCALL : STUB_SYSRET;
-	u32 slow;
-
-	if (x->code64 && (stub == STUB_SYSCALL ? x->user : !x->user && g->harg == 8)) {
-		x->t1_group = -1;
-		held_clear(x);
-		emit_va(x, BT_T0, g->off + g->len);
-		as_rex(&x->a, true, BT_T1, 0, 0); /* lea r15, [rip + slow] */
-		as_1(&x->a, 0x8d);
-		as_1(&x->a, 0x05 | (BT_T1 & 7) << 3);
-		slow = as_rel32(&x->a, 0);
-		as_jmp(&x->a, (u32)(x->bt->stub[stub] - (uintptr_t)x->bt->cache.rx));
-		as_patch(&x->a, slow, as_here(&x->a));
-	}
-	emit_helper(x, g, g->helper, g->harg);
-}
-
 /* ---- innocuous instructions ---- */
 
 /* Registers without a home: which scratch register stands for each, is it read, is it written. */
@@ -475,9 +455,6 @@ void emit_insn(struct xlate *x, unsigned n)
 			emit_address(x, g, &g->o[0], BT_T0, false);
 			as_st_gs(&x->a, BT_GS(save[0]), BT_T0);
 		}
-		if (g->helper == BT_H_SYSCALL || g->helper == BT_H_SYSRET)
-			emit_transfer(x, g);
-		else
-			emit_helper(x, g, g->helper, g->harg);
+		emit_helped(x, n);
 	}
 }

@@ -151,7 +151,7 @@ struct cold *cold_add(struct xlate *x, enum cold_kind kind)
 	return k;
 }
 
-static s32 new_site(struct xlate *x, unsigned cls)
+s32 new_site(struct xlate *x, unsigned cls)
 {
 	return BT_GS_SITE(cls, x->next_site++ % BT_SITES);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* MOVS, STOS and LODS of one element: what compilers that mind the code's size make of `*d++ =
- * *s++`, boot loaders' copies above all. With REP they are helpers (strings.c).
+ * *s++`, boot loaders' copies above all. With REP they are helpers (strings.c), but for a few
+ * elements in 64-bit code.
  *
  * Both checks come before the store, and that before the registers move; what was loaded waits in
  * bt->save[0] for the second check. Elements that go down (RFLAGS.DF) are the interpreter's. */
@@ -58,4 +59,101 @@ void emit_string(struct xlate *x, unsigned n)
 	if (!stos)
 		advance(x, n, RSI);
 	down->back = as_here(&x->a);
+}
+
+/* ---- REP MOVS, REP STOS of few elements ----
+ *
+ * Element by element, which costs less than the helper; each leaves the registers as the processor
+ * does between two elements. More of them, going down, or a page that is not in its slot and not in
+ * the TLB: the helper. */
+
+#define FEW 16
+
+/* The check of FEW elements at `reg`: its slot. */
+static struct cold *check_few(struct xlate *x, unsigned n, int reg, bool write)
+{
+	unsigned span = FEW << (x->gi[n].harg & 3);
+	struct bt_asm *a = &x->a;
+	u32 back = as_here(a);
+	struct cold *k = cold_add(x, COLD_STRING);
+
+	k->insn = (u16)n;
+	k->cls = (u8)(write ? x->cls_w : x->cls_r);
+	k->site = new_site(x, k->cls);
+	k->span = (u16)span;
+	k->back = back;
+	as_mov(a, BT_T0, reg);
+	as_sub_gs(a, BT_T0, k->site);
+	as_cmp_i(a, BT_T0, (s32)(PAGE_SIZE - span));
+	k->from = as_jcc(a, 7, 0); /* ja */
+	return k;
+}
+
+void emit_cold_string(struct xlate *x, const struct cold *k)
+{
+	const struct gi *g = &x->gi[k->insn];
+	struct bt_asm *a = &x->a;
+	u32 crosses, absent;
+
+	as_patch(a, k->from, as_here(a));
+	as_add_gs(a, BT_T0, k->site);
+	as_rr(a, false, 0x89, BT_T0, BT_T1);
+	as_alu_i(a, false, 4, BT_T1, 0xfff);
+	as_alu_i(a, false, 7, BT_T1, (s32)PAGE_SIZE - k->span);
+	crosses = as_jcc(a, 7, 0);
+	as_mov_i32(a, BT_T1, (u32)k->site);
+	as_call(a, (u32)(x->bt->stub[STUB_GROUP + k->cls] - (uintptr_t)x->bt->cache.rx));
+	absent = as_jcc(a, 2, 0); /* jc */
+	as_jmp(a, k->back);
+	as_patch(a, crosses, as_here(a));
+	as_patch(a, absent, as_here(a));
+	emit_helper(x, g, g->helper, g->harg);
+	as_jmp(a, k->done);
+}
+
+static void move_element(struct bt_asm *a, unsigned shift, bool load, int reg, int base, int index)
+{
+	/* A load of 1 or 2 bytes reads into the part of the register that is stored. */
+	if (shift == 1)
+		as_1(a, 0x66);
+	as_mem(a, shift == 3, (load ? 0x8a : 0x88) | (shift > 0), reg, base, index, 0, 0);
+}
+
+void emit_few(struct xlate *x, unsigned n)
+{
+	const s32 addend = (s32)offsetof(struct bt_site, addend);
+	const struct gi *g = &x->gi[n];
+	bool move = g->helper == BT_H_MOVS;
+	unsigned shift = g->harg & 3;
+	struct cold *k[4];
+	struct bt_asm *a = &x->a;
+	u32 next, out;
+
+	x->t1_group = -1;
+	held_clear(x);
+	as_cmp_i(a, RCX, FEW);
+	k[0] = emit_to_helper(x, n, 7); /* ja */
+	as_gs(a, false, 0xf6, 0, BT_GS_C(sflags) + SFLAGS_DF);
+	as_1(a, SFLAGS_DF_BIT);
+	k[1] = emit_to_helper(x, n, 5);
+	k[2] = check_few(x, n, RDI, true);
+	if (move)
+		k[3] = check_few(x, n, RSI, false);
+	as_ld_gs(a, BT_T1, k[2]->site + addend);
+	next = as_here(a);
+	out = as_jrcxz(a);
+	if (move) {
+		as_ld_gs(a, BT_T0, k[3]->site + addend);
+		move_element(a, shift, true, BT_T0, RSI, BT_T0);
+	}
+	move_element(a, shift, false, move ? BT_T0 : RAX, RDI, BT_T1);
+	as_lea(a, true, RDI, RDI, -1, 0, 1 << shift);
+	if (move)
+		as_lea(a, true, RSI, RSI, -1, 0, 1 << shift);
+	as_lea(a, true, RCX, RCX, -1, 0, -1);
+	as_jmp(a, next);
+	as_patch8(a, out, as_here(a));
+	k[0]->back = k[1]->back = k[2]->done = as_here(a);
+	if (move)
+		k[3]->done = as_here(a);
 }

@@ -268,6 +268,40 @@ static void emit_pushf(struct xlate *x, unsigned n)
 	as_lea(a, true, BT_SP, BT_SP, -1, 0, -8);
 }
 
+/* ---- helpers that are called seldom ---- */
+
+/* SYSCALL and SYSRET, which the stub does where it can. */
+static void emit_transfer(struct xlate *x, const struct gi *g)
+{
+	enum bt_stub stub = g->helper == BT_H_SYSCALL ? STUB_SYSCALL : STUB_SYSRET;
+	u32 slow;
+
+	if (x->code64 && (stub == STUB_SYSCALL ? x->user : !x->user && g->harg == 8)) {
+		x->t1_group = -1;
+		held_clear(x);
+		emit_va(x, BT_T0, g->off + g->len);
+		as_rex(&x->a, true, BT_T1, 0, 0); /* lea r15, [rip + slow] */
+		as_1(&x->a, 0x8d);
+		as_1(&x->a, 0x05 | (BT_T1 & 7) << 3);
+		slow = as_rel32(&x->a, 0);
+		as_jmp(&x->a, (u32)(x->bt->stub[stub] - (uintptr_t)x->bt->cache.rx));
+		as_patch(&x->a, slow, as_here(&x->a));
+	}
+	emit_helper(x, g, g->helper, g->harg);
+}
+
+void emit_helped(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+
+	if (g->helper == BT_H_SYSCALL || g->helper == BT_H_SYSRET)
+		emit_transfer(x, g);
+	else if ((g->helper == BT_H_MOVS || g->helper == BT_H_STOS) && x->code64 && !g->live)
+		emit_few(x, n);
+	else
+		emit_helper(x, g, g->helper, g->harg);
+}
+
 /* Must it be called? Because the flags that it changes are needed. */
 static bool must_call(const struct gi *g)
 {

@@ -448,6 +448,9 @@ static void emit_cold(struct xlate *x)
 		case COLD_HELPER:
 			emit_cold_helper(x, k);
 			break;
+		case COLD_STRING:
+			emit_cold_string(x, k);
+			break;
 		case COLD_STRADDLE: /* does not come back */
 			as_patch(a, k->from, as_here(a));
 			emit_helper(x, &x->gi[k->insn], BT_H_STRADDLE, x->page2);

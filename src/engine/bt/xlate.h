@@ -103,6 +103,7 @@ enum cold_kind {
 	COLD_ROUND,
 	COLD_RET_MISS,
 	COLD_HELPER,
+	COLD_STRING,
 	COLD_STRADDLE
 };
 
@@ -115,10 +116,11 @@ struct cold {
 	u16 insn;
 	u32 from;   /* rel32 to patch to the cold code */
 	u32 back;   /* where to go on */
-	u32 done;   /* COLD_MISS: behind the use of the slot; 0: only the slot will do */
+	u32 done;   /* COLD_MISS: behind the use of the slot; 0: only the slot will do.
+	             * COLD_STRING: behind the instruction */
 	s32 site;   /* %gs-offset of the slot */
 	s32 rel;    /* COLD_MISS: still to be added to the address in BT_T0 */
-	u16 span;   /* COLD_GROUP: bytes checked */
+	u16 span;   /* COLD_GROUP, _STRING: bytes checked */
 	s8 held[2]; /* COLD_MISS: what the code behind expects in the scratch registers */
 	u32 exit;
 	u16 group;
@@ -313,17 +315,21 @@ void emit_va(struct xlate *x, int reg, s32 rel); /* virtual address of page star
 void emit_flags_save(struct xlate *x);
 void emit_flags_restore(struct xlate *x, int tmp);
 struct cold *cold_add(struct xlate *x, enum cold_kind kind);
+s32 new_site(struct xlate *x, unsigned cls); /* %gs-offset of a slot */
 void emit_cold_miss(struct xlate *x, const struct cold *k);
 
 /* ---- emit_insn.c ---- */
 void emit_insn(struct xlate *x, unsigned n);
 void emit_helper(struct xlate *x, const struct gi *g, unsigned helper, u32 arg);
-/* ---- emit_str.c: string instructions without REP ---- */
+/* ---- emit_str.c: string instructions without a call ---- */
 void emit_string(struct xlate *x, unsigned n);
+void emit_few(struct xlate *x, unsigned n); /* REP MOVS, REP STOS */
+void emit_cold_string(struct xlate *x, const struct cold *k);
 /* ---- emit_sys.c: system instructions without a call ---- */
 void emit_system(struct xlate *x, unsigned n);
 /* jcc to the helper's call, which comes back to `back` or leaves. */
 struct cold *emit_to_helper(struct xlate *x, unsigned n, unsigned cc);
+void emit_helped(struct xlate *x, unsigned n); /* a helper's instruction */
 void emit_cold_helper(struct xlate *x, const struct cold *k);
 /* ---- xlate.c: control flow ---- */
 void emit_poll(struct xlate *x, u32 exit, bool live);
