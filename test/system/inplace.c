@@ -15,12 +15,15 @@
 #define STRINGS(X) X(movsb) X(movsw) X(movsl) X(movsq) X(stosb) X(stosw) X(stosl) X(stosq)
 #define X(n)                                                                                       \
 	SNIPPET(up_##n, "cmpq %rax, %rbx; rep " #n "; " END)                                       \
-	SNIPPET(down_##n, "std; cmpq %rax, %rbx; rep " #n "; cld; " END)
+	SNIPPET(down_##n, "std; cmpq %rax, %rbx; rep " #n "; cld; " END)                           \
+	SNIPPET(dead_##n, "rep " #n "; cmpq %rax, %rbx; " END)
 STRINGS(X)
 #undef X
-#define X(n) {{up_##n, down_##n}, {up_##n##_end, down_##n##_end}},
+#define X(n) {{up_##n, down_##n, dead_##n}, {up_##n##_end, down_##n##_end, dead_##n##_end}},
+/* With flags that matter behind it, going up and down; and with flags that don't. */
+enum { UP, DOWN, DEAD };
 static const struct {
-	const u8 *code[2], *end[2];
+	const u8 *code[3], *end[3];
 } strings[] = {STRINGS(X)};
 #undef X
 
@@ -78,15 +81,16 @@ static void same_memory(struct window w)
 }
 
 /* Distances from the middle page's start, elements; a hole there (1: SRC, 2: DST), or none. */
-static void string_once(unsigned k, bool down, int so, int doff, u64 count, unsigned hole,
+static void string_once(unsigned k, unsigned how, int so, int doff, u64 count, unsigned hole,
                         struct window w)
 {
+	bool down = how == DOWN;
 	unsigned n = 1u << (k & 3);
 	bool move = k < 4;
 	u64 page = hole == 1 ? SRC + PAGE : hole == 2 ? DST + PAGE : 0, *pte = NULL, old = 0, v;
 	struct regs r, want;
 
-	code_copy(CODE, strings[k].code[down], strings[k].end[down]);
+	code_copy(CODE, strings[k].code[how], strings[k].end[how]);
 	set_memory(w);
 	regs_kernel(&r, CODE, STACK);
 	r.rsi = SRC + PAGE + (u64)(s64)so;
@@ -139,6 +143,26 @@ static void string_faults(u64 arg)
 				string_once(k, down, offs[i], offs[j], 20, hole, near);
 	string_once(k, down, down ? 4000 : -4000, down ? 3000 : -3000, 700, 0, whole);
 	string_once(k, down, 5, 9, 0, 1, near);
+	same_memory(whole);
+}
+
+/* Few elements, and one more than that; each time the second time with the pages known. */
+static void string_few(u64 k)
+{
+	static const int offs[] = {-128, -9, -1, 0, 40};
+	static const u8 counts[] = {0, 1, 5, 16, 17};
+
+	map_range(CODE, 1, KRWX);
+	map_range(STACK - PAGE, 1, KRWX);
+	map_range(SRC, 3, KRWX);
+	map_range(DST, 3, KRWX);
+	set_memory(whole);
+	for (unsigned i = 0; i < ARRAY_SIZE(offs); i++)
+		for (unsigned j = 0; j < ARRAY_SIZE(offs) && !case_bad(); j++)
+			for (unsigned n = 0; n < ARRAY_SIZE(counts); n++)
+				for (unsigned hole = 0; hole < 3; hole++)
+					string_once((unsigned)k, DEAD, offs[i], offs[j], counts[n],
+					            hole, near);
 	same_memory(whole);
 }
 
@@ -584,7 +608,7 @@ static void time_stamps(u64 arg)
 }
 
 #define S(n, k)                                                                                    \
-	{"rep " #n ", faults", string_faults, k},                                                  \
+	{"rep " #n ", faults", string_faults, k}, {"rep " #n ", few", string_few, k},              \
 	{                                                                                          \
 		"rep " #n " down", string_faults, (k) | 16                                         \
 	}

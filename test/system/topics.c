@@ -14,9 +14,10 @@ extern const struct topic topic_debug;
 extern const struct topic topic_smp;
 extern const struct topic topic_loops;
 extern const struct topic topic_inplace;
+extern const struct topic topic_syscall;
 
 const struct topic *const topics[] = {
-	&topic_smc,    &topic_alias, &topic_stack,   &topic_stale, &topic_dtlb,
-	&topic_faults, &topic_traps, &topic_flags,   &topic_intr,  &topic_debug,
-	&topic_smp,    &topic_loops, &topic_inplace, NULL,
+	&topic_smc,    &topic_alias, &topic_stack,   &topic_stale,   &topic_dtlb,
+	&topic_faults, &topic_traps, &topic_flags,   &topic_intr,    &topic_debug,
+	&topic_smp,    &topic_loops, &topic_inplace, &topic_syscall, NULL,
 };

@@ -461,10 +461,25 @@ static void transfer_begin(struct stubs *s, struct transfer *t)
 static void transfer_mode(struct stubs *s, struct transfer *t, bool user)
 {
 	struct bt_asm *a = &s->a;
+	u32 closed;
 
 	as_ld32_gs(a, RAX, BT_GS(mode));
-	as_alu_i(a, false, user ? 1 : 4, RAX, user ? BTM_USER : ~BTM_USER); /* or, and */
-	as_gs(a, false, 0x3b, RAX, BT_GS(home[user]));                      /* cmp */
+	byte_gs(a, 0xf6, 0, BT_GS_C(cr4) + 2, CR4_SMAP >> 16); /* test */
+	if (user) {                                            /* while access is open: run.c */
+		closed = as_jcc(a, CC_E, 0);
+		as_rr(a, false, 0xf7, 0, RAX); /* test */
+		as_4(a, BTM_AC);
+		slow_if(s, t, CC_NE);
+		as_patch(a, closed, as_here(a));
+		as_alu_i(a, false, 4, RAX, ~BTM_AC);
+		as_alu_i(a, false, 1, RAX, BTM_USER); /* or */
+	} else {                                      /* always open */
+		closed = as_jcc(a, CC_NE, 0);
+		as_alu_i(a, false, 1, RAX, BTM_AC);
+		as_patch(a, closed, as_here(a));
+		as_alu_i(a, false, 4, RAX, ~BTM_USER);
+	}
+	as_gs(a, false, 0x3b, RAX, BT_GS(home[user])); /* cmp */
 	slow_if(s, t, CC_NE);
 	/* Nothing is changed before this. */
 	as_st32_gs(a, BT_GS(mode), RAX);
@@ -532,11 +547,10 @@ static void make_syscall(struct stubs *s)
 	const u32 data = SEG_G | SEG_DB | SEG_P | SEG_S | SEG_RW | SEG_A;
 	struct bt_asm *a = &s->a;
 	struct transfer t = {.nr = 0};
+	u32 open;
 
 	begin(s, STUB_SYSCALL);
 	transfer_begin(s, &t);
-	byte_gs(a, 0xf6, 0, BT_GS_C(cr4) + 2, CR4_SMAP >> 16); /* test */
-	slow_if(s, &t, CC_E);
 	as_gs(a, false, 0xf7, 0, BT_GS_C(sflags)); /* test */
 	as_4(a, X86_RFLAGS_TF | X86_RFLAGS_RF | X86_RFLAGS_AC);
 	slow_if(s, &t, CC_NE);
@@ -565,6 +579,10 @@ static void make_syscall(struct stubs *s)
 	as_lea(a, false, BT_T1, BT_T1, -1, 0, 8);
 	transfer_seg(a, SS, data, BT_T1);
 	as_ld_gs(a, BT_T1, BT_GS(set[0]));
+	byte_gs(a, 0xf6, 0, BT_GS(mode), BTM_AC); /* test; flags are in RAX */
+	open = as_jcc(a, CC_E, 0);
+	as_ld_gs(a, BT_T1, BT_GS(set[1]));
+	as_patch(a, open, as_here(a));
 	as_st_gs(a, BT_GS_C(tlb), BT_T1);
 	transfer_stack(a, false);
 	as_ld_gs(a, BT_T0, BT_GS_C(lstar));
