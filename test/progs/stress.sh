@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # stress-ng with --verify: each stressor compares what it got with what it must get. The first
-# argument: cpu, vm, fork, others; the second: seconds for each stressor that counts time.
+# argument: cpu, vm, fork, smp, others; the second: seconds for each stressor that counts time.
 . /progs/check.sh
 seconds=$2
 n=$(nproc)
@@ -54,6 +54,16 @@ fork)
 	run zombie --zombie 1 --zombie-max 64 --timeout "$seconds"
 	run wait --wait 1 --timeout "$seconds"
 	run kill --kill 1 --timeout "$seconds"
+	;;
+smp)
+	# What processors do to each other: one of each stressor on every processor.
+	for name in cpu vm fork futex mutex sem sem-sysv pipe switch mmap fault membarrier signal sigq timer timerfd \
+		poll eventfd pthread clone clock itimer nanosleep yield hrtimers sigsegv rcu dentry get filename \
+		atomic affinity schedpolicy msg mq vforkmany tlb-shootdown mmapfork shm cyclic sleep tsc; do
+		case " $(stress-ng --stressors) " in
+		*" $name "*) run "$name" --"$name" 0 --timeout "$seconds" ;;
+		esac
+	done
 	;;
 others)
 	for name in futex mmap mmapfork mmapmany mremap mprotect msync madvise shm sem sem-sysv mutex \
