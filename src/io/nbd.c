@@ -66,7 +66,8 @@ struct op {
 	struct nbd_handle *h;
 	unsigned pending;
 	int err;
-	bool lost; /* with its connection */
+	bool lost;     /* with its connection */
+	bool farewell; /* the server says that it ends, and the connection is still there */
 };
 
 enum call_kind { CALL_READ, CALL_WRITE, CALL_FLUSH, CALL_TRIM, CALL_ZERO };
@@ -186,8 +187,8 @@ static int op_done(void *arg, int *error)
 	if (*error && !op->err)
 		op->err = -*error;
 	/* libnbd's own word for what it had not got an answer for, and a server's farewell */
-	if (*error == ENOTCONN || *error == ESHUTDOWN)
-		op->lost = true;
+	op->lost |= *error == ENOTCONN || *error == ESHUTDOWN;
+	op->farewell |= *error == ESHUTDOWN;
 	op->pending--;
 	pthread_cond_broadcast(&op->n->done);
 	pthread_mutex_unlock(&op->n->lock);
@@ -317,10 +318,10 @@ static int call_do(struct nbd *n, const struct call *c)
 		op_wait(&op);
 		if (!err)
 			err = op.err;
-		if (op.lost) { /* said before whoever asked says what he lost */
+		if (op.lost) /* said before whoever asked says what he lost */
 			set_lost(n, op.h, why ? why : strerror(-err));
+		if (op.farewell)
 			shutdown(nbd_aio_get_fd(op.h), SHUT_RDWR);
-		}
 		handle_put(n);
 		note_stable(n, c->kind, false, err);
 		if (!op.lost)

@@ -12,7 +12,7 @@
  *
  * OPTIONS:
  *PATH[,raw|qcow2][,ro][,snapshot][,direct][,pool][,one][,offset=N][,size=N][,ram=N][,reconnect=N]
-*/
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -38,10 +38,12 @@ struct rig {
 	unsigned depth; /* requests at a time */
 };
 
-static void die(const char *what, int err)
+static void __attribute__((noreturn)) die(const char *what, int err)
 {
 	fprintf(stderr, "disktool: %s: %s\n", what, strerror(err < 0 ? -err : err));
-	exit(1);
+	/* Threads of the disk are at work; libnbd's asserts that what exit() took away is there. */
+	fflush(NULL);
+	_exit(1);
 }
 
 static u64 rnd(u64 *s)

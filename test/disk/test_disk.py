@@ -342,7 +342,7 @@ class Test:
     # ---- crashes ----
 
     @staticmethod
-    def wait_for(cond, seconds=20):
+    def wait_for(cond, seconds=60):
         end = time.monotonic() + seconds
         while not cond():
             if time.monotonic() > end:
