@@ -159,10 +159,8 @@ static int condition(ZydisMnemonic m)
 
 static bool is_gpr_operand(const ZydisDecodedOperand *o, unsigned bits)
 {
-	ZydisRegisterClass cls = ZydisRegisterGetClass(o->reg.value);
-
 	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->size == bits &&
-	       (cls == ZYDIS_REGCLASS_GPR64 || cls == ZYDIS_REGCLASS_GPR32);
+	       reg_is_gpr(o->reg.value) && gpr_size(o->reg.value) >= 2;
 }
 
 /* Branches. true: classified. */
@@ -263,8 +261,7 @@ static bool classify_stack(struct xlate *x, struct gi *g)
 
 static unsigned gpr_id(const ZydisDecodedOperand *o)
 {
-	return (unsigned)ZydisRegisterGetId(
-		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->reg.value));
+	return reg_number(o->reg.value);
 }
 
 /* Moves to and from control registers: reg | cr << 4. */

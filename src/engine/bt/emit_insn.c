@@ -5,19 +5,12 @@
 
 static unsigned gpr_of(const ZydisDecodedOperand *o)
 {
-	return (unsigned)ZydisRegisterGetId(
-		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->reg.value));
+	return reg_number(o->reg.value);
 }
 
 static bool is_gpr(const ZydisDecodedOperand *o)
 {
-	ZydisRegisterClass cls;
-
-	if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
-		return false;
-	cls = ZydisRegisterGetClass(o->reg.value);
-	return cls == ZYDIS_REGCLASS_GPR8 || cls == ZYDIS_REGCLASS_GPR16 ||
-	       cls == ZYDIS_REGCLASS_GPR32 || cls == ZYDIS_REGCLASS_GPR64;
+	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && reg_is_gpr(o->reg.value);
 }
 
 void emit_helper(struct xlate *x, const struct gi *g, unsigned helper, u32 arg)
@@ -72,8 +65,7 @@ static void find_lodgers(const struct gi *g, struct lodgers *s)
 
 static bool reg_is(ZydisRegister reg, unsigned r)
 {
-	return reg != ZYDIS_REGISTER_NONE && ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(
-						     ZYDIS_MACHINE_MODE_LONG_64, reg)) == (ZyanI8)r;
+	return reg != ZYDIS_REGISTER_NONE && reg_number(reg) == r;
 }
 
 /* Choose their scratch registers; `spare`: what the address leaves, or -1: it has none. */
@@ -251,8 +243,7 @@ static int bit_register(struct xlate *x, ZydisRegister reg, int tmp)
 {
 	unsigned r;
 
-	r = (unsigned)ZydisRegisterGetId(
-		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
+	r = reg_number(reg);
 	if (bt_home(r) >= 0)
 		return bt_home(r);
 	as_ld_gs(&x->a, tmp, BT_GS_GPR(r));

@@ -25,8 +25,7 @@
 
 static unsigned reg_id(ZydisRegister r)
 {
-	return (unsigned)ZydisRegisterGetId(
-		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r));
+	return reg_number(r);
 }
 
 static int log2_scale(unsigned s)
@@ -39,12 +38,9 @@ static bool has_lodgers(const struct gi *g)
 {
 	for (unsigned k = 0; k < g->i.operand_count; k++) {
 		const ZydisDecodedOperand *o = &g->o[k];
-		ZydisRegisterClass cls = ZydisRegisterGetClass(o->reg.value);
 
-		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		    (cls == ZYDIS_REGCLASS_GPR8 || cls == ZYDIS_REGCLASS_GPR16 ||
-		     cls == ZYDIS_REGCLASS_GPR32 || cls == ZYDIS_REGCLASS_GPR64) &&
-		    reg_id(o->reg.value) < 16 && bt_home(reg_id(o->reg.value)) < 0)
+		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && reg_is_gpr(o->reg.value) &&
+		    bt_home(reg_id(o->reg.value)) < 0)
 			return true;
 	}
 	return false;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "engine/insn/encode.h"
+#include "engine/insn/gpr.h"
 #include "engine/insn/insn.h"
 
 /* `feat`: insn_features(c). Returns info->allowed: bt_encode() and go; info->special: interp. */

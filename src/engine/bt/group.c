@@ -52,17 +52,12 @@ struct grouping {
 
 static unsigned reg_id(ZydisRegister r)
 {
-	return (unsigned)ZydisRegisterGetId(
-		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r));
+	return reg_number(r);
 }
 
 static bool is_gpr(const ZydisDecodedOperand *o)
 {
-	ZydisRegisterClass cls = ZydisRegisterGetClass(o->reg.value);
-
-	return o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-	       (cls == ZYDIS_REGCLASS_GPR8 || cls == ZYDIS_REGCLASS_GPR16 ||
-	        cls == ZYDIS_REGCLASS_GPR32 || cls == ZYDIS_REGCLASS_GPR64);
+	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && reg_is_gpr(o->reg.value);
 }
 
 static bool has_homeless_operand(const struct gi *g)

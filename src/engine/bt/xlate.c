@@ -283,8 +283,7 @@ static void emit_target(struct xlate *x, unsigned n)
 		       ref.scale, ref.disp);
 		return;
 	}
-	r = (unsigned)ZydisRegisterGetId(
-		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, g->o[0].reg.value));
+	r = reg_number(g->o[0].reg.value);
 	home = bt_home(r);
 	if (home >= 0)
 		as_rr(&x->a, x->code64, 0x89, home, BT_T0);

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "engine/insn/gpr.h"
 #include "engine/insn/insn.h"
 
 #define M64 ZYDIS_MACHINE_MODE_LONG_64
@@ -26,46 +27,13 @@ struct enc {
 	unsigned nr_imm, guest_imm; /* replace_opcode() takes some away */
 };
 
-/* General registers are asked for often, and Zydis's own functions are slow: it numbers them
- * AL..BL, AH..BH, SPL..DIL, R8B..R15B, then 16 of each wider size. */
-_Static_assert(ZYDIS_REGISTER_AH == ZYDIS_REGISTER_AL + 4 &&
-                       ZYDIS_REGISTER_SPL == ZYDIS_REGISTER_AL + 8 &&
-                       ZYDIS_REGISTER_AX == ZYDIS_REGISTER_AL + 20 &&
-                       ZYDIS_REGISTER_EAX == ZYDIS_REGISTER_AX + 16 &&
-                       ZYDIS_REGISTER_RAX == ZYDIS_REGISTER_EAX + 16 &&
-                       ZYDIS_REGISTER_R15 == ZYDIS_REGISTER_RAX + 15,
-               "order of registers");
-
-static bool is_gpr(ZydisRegister r)
-{
-	return r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_R15;
-}
-
-static unsigned gpr_number(ZydisRegister r)
-{
-	if (r >= ZYDIS_REGISTER_AX)
-		return (unsigned)(r - ZYDIS_REGISTER_AX) & 15;
-	return (unsigned)(r < ZYDIS_REGISTER_AH ? r - ZYDIS_REGISTER_AL : r - ZYDIS_REGISTER_AH);
-}
-
-/* log2 of its bytes */
-static unsigned gpr_size(ZydisRegister r)
-{
-	return r < ZYDIS_REGISTER_AX ? 0 : 1 + (unsigned)(r - ZYDIS_REGISTER_AX) / 16;
-}
-
-static bool is_high8(ZydisRegister r)
-{
-	return r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH;
-}
-
 /* The field's value for a register operand. `raw`: as the guest encoded it. */
 static u8 field_of(struct enc *e, const ZydisDecodedOperand *o, u8 raw)
 {
 	ZydisRegister r = o->reg.value;
 	int host;
 
-	if (!is_gpr(r)) {
+	if (!reg_is_gpr(r)) {
 		switch (ZydisRegisterGetClass(r)) {
 		case ZYDIS_REGCLASS_XMM:
 		case ZYDIS_REGCLASS_YMM:
@@ -83,7 +51,7 @@ static u8 field_of(struct enc *e, const ZydisDecodedOperand *o, u8 raw)
 		e->fail = true;
 		return 0;
 	}
-	if (is_high8(r)) {
+	if (reg_is_high8(r)) {
 		e->high8 = true;
 		e->fail |= host > RBX;
 		return (u8)(host + 4);
@@ -126,7 +94,7 @@ static bool opsize16(const ZydisDecodedInstruction *insn)
 /* May memory take the place of this register operand? Sizes are compared by verify(). */
 static bool rm_gs_ok(const struct enc *e, const ZydisDecodedOperand *o)
 {
-	if (e->map->mem != ENC_MEM_GS || !is_gpr(o->reg.value) || is_high8(o->reg.value))
+	if (e->map->mem != ENC_MEM_GS || !reg_is_gpr(o->reg.value) || reg_is_high8(o->reg.value))
 		return false;
 	if (e->insn->meta.category == ZYDIS_CATEGORY_BITBYTE &&
 	    e->ops[0].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM &&
@@ -175,7 +143,7 @@ static void scan_register(struct enc *e, const ZydisDecodedOperand *o)
 			e->imm[e->nr_imm - 1] &= 0x7f;
 		break;
 	default:
-		if (is_high8(o->reg.value))
+		if (reg_is_high8(o->reg.value))
 			e->high8 = true;
 		break;
 	}
@@ -348,11 +316,11 @@ static unsigned put_all(struct enc *e, u8 *out)
 
 static bool same_register(const struct enc *e, ZydisRegister guest, ZydisRegister host)
 {
-	if (!is_gpr(guest)) /* FLAGS, EFLAGS, RFLAGS by mode */
+	if (!reg_is_gpr(guest)) /* FLAGS, EFLAGS, RFLAGS by mode */
 		return guest == host || (ZydisRegisterGetClass(guest) == ZYDIS_REGCLASS_FLAGS &&
 		                         ZydisRegisterGetClass(host) == ZYDIS_REGCLASS_FLAGS);
-	if (!is_gpr(host) || e->map->reg[gpr_number(guest)] != (int)gpr_number(host) ||
-	    is_high8(guest) != is_high8(host))
+	if (!reg_is_gpr(host) || e->map->reg[gpr_number(guest)] != (int)gpr_number(host) ||
+	    reg_is_high8(guest) != reg_is_high8(host))
 		return false;
 	/* Outside 64-bit code, implicit registers whose width VEX.W would choose. */
 	return gpr_size(guest) == gpr_size(host) || (!e->code64 && gpr_size(guest) == 3);
@@ -368,12 +336,12 @@ static bool same_memory(const struct enc *e, const ZydisDecodedOperand *h)
 		return false;
 	if (gs)
 		return h->mem.base == ZYDIS_REGISTER_NONE && h->mem.index == ZYDIS_REGISTER_NONE;
-	if (!is_gpr(h->mem.base) || gpr_size(h->mem.base) != 3 ||
+	if (!reg_is_gpr(h->mem.base) || gpr_size(h->mem.base) != 3 ||
 	    gpr_number(h->mem.base) != m->base)
 		return false;
 	if (m->index == ENC_NO_INDEX)
 		return h->mem.index == ZYDIS_REGISTER_NONE;
-	return is_gpr(h->mem.index) && gpr_size(h->mem.index) == 3 &&
+	return reg_is_gpr(h->mem.index) && gpr_size(h->mem.index) == 3 &&
 	       gpr_number(h->mem.index) == m->index && h->mem.scale == 1u << m->scale;
 }
 
