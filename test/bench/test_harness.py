@@ -10,6 +10,7 @@ import importlib.machinery
 import importlib.util
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -199,12 +200,49 @@ def reporting():
     equal(chart.draw(Results(["interp"])), None, "a chart of nothing")
 
 
+def load_script(name):
+    loader = importlib.machinery.SourceFileLoader("bench_" + name, os.path.join(SOURCE, "bench", name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("bench_" + name, loader))
+    loader.exec_module(module)
+    return module
+
+
+def nets():
+    """bench/net: what guests say, and the host's side of a transfer."""
+    net = load_script("net")
+    said = lines("[ 1.0] Run /init\nnet-listens\n"
+                 "net-ping round-trip min/avg/max = 0.371/0.520/1.017 ms\nnet-first\nnet-pair-end 12345\nnet-first\n")
+    equal(net.marks(said)["net-pair-end"], (4.0, "12345"), "a mark and what stands behind it")
+    equal(net.marks(said)["net-first"][0], 3.0, "of two marks the first counts")
+    equal(net.ping(said), 520.0, "average of ping, in microseconds")
+    equal(net.ping(lines("net-ping \n")), None, "a ping without an answer")
+    equal((net.times("pair", 50, 10), net.times("pair-ping", 50, 100)), ("5.00", "2.00"), "times faster")
+    equal((net.figure("up", 2.5e9), net.figure("user-ping", 500), net.figure("up", None)), ("2,500 MB/s", "500 us", ""),
+          "figures")
+    host = net.Host(0.05)
+    source, sink = (int(p) for p in host.ports)
+    got = 0
+    with socket.create_connection(("127.0.0.1", source), 10) as s:
+        s.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        while more := s.recv(1 << 16):
+            got += len(more)
+    with socket.create_connection(("127.0.0.1", sink), 10) as s:
+        try:
+            while True:
+                s.sendall(bytes(1 << 16))
+        except OSError:
+            pass
+    for _ in range(200):  # the other threads' last word
+        if host.sent and host.taken:
+            break
+        time.sleep(0.05)
+    equal(got - (host.sent or (0,))[0], len("HTTP/1.0 200 OK\r\n\r\n"), "bytes sent are bytes that came")
+    check(host.taken and host.taken[0] > 0 and host.taken[1] >= 0.05, "bytes taken for some time")
+
+
 def disks():
     """bench/disk: fio's jobs, and the places of its figures."""
-    path = os.path.join(SOURCE, "bench/disk")
-    loader = importlib.machinery.SourceFileLoader("bench_disk", path)
-    disk = importlib.util.module_from_spec(importlib.util.spec_from_loader("bench_disk", loader))
-    loader.exec_module(disk)
+    disk = load_script("disk")
     text = disk.jobs({"direct": "/dev/vda", "cached": "/dev/vdb"}, 2, {"direct": 1, "cached": 0})
     equal(text.count("filename=/dev/vda\ndirect=1\n"), len(disk.CASES), "jobs of a disk")
     equal(text.count("rw="), len(disk.CASES) * len(disk.MODES), "jobs")
@@ -381,6 +419,7 @@ judging()
 reporting()
 keeping()
 disks()
+nets()
 choosing()
 sessions()
 dying_guests()
