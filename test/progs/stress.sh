@@ -59,7 +59,7 @@ smp)
 	# What processors do to each other: one of each stressor on every processor.
 	for name in cpu vm fork futex mutex sem sem-sysv pipe switch mmap fault membarrier signal sigq timer timerfd \
 		poll eventfd pthread clone clock itimer nanosleep yield hrtimers sigsegv rcu dentry get filename \
-		atomic affinity schedpolicy msg mq vforkmany tlb-shootdown mmapfork shm cyclic sleep tsc; do
+		atomic affinity schedpolicy msg mq vforkmany tlb-shootdown mmapfork shm sleep tsc; do
 		case " $(stress-ng --stressors) " in
 		*" $name "*) run "$name" --"$name" 0 --timeout "$seconds" ;;
 		esac
