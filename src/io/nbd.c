@@ -591,11 +591,30 @@ static const struct image_ops nbd_ops = {
 
 /* ---- opening ---- */
 
+/* A server may take the connection and never say a word. The signals that end a process are blocked
+ * already, to be read by the machine's loop, which does not run yet: let them through, for nothing
+ * is there yet that would have to be put in order. */
+static int connect_killable(struct nbd_handle *h, const char *uri)
+{
+	sigset_t ending, old;
+	int ret;
+
+	sigemptyset(&ending);
+	sigaddset(&ending, SIGINT);
+	sigaddset(&ending, SIGTERM);
+	sigaddset(&ending, SIGHUP);
+	sigaddset(&ending, SIGQUIT);
+	pthread_sigmask(SIG_UNBLOCK, &ending, &old);
+	ret = nbd_connect_uri(h, uri);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return ret;
+}
+
 static int nbd_connect(struct nbd *n, const char *uri)
 {
 	if (nbd_set_uri_allow_transports(n->h, LIBNBD_ALLOW_TRANSPORT_TCP |
 	                                               LIBNBD_ALLOW_TRANSPORT_UNIX) < 0 ||
-	    nbd_set_uri_allow_local_file(n->h, false) < 0 || nbd_connect_uri(n->h, uri) < 0) {
+	    nbd_set_uri_allow_local_file(n->h, false) < 0 || connect_killable(n->h, uri) < 0) {
 		log_error("%s: cannot connect: %s; is the server running, for example: nbdkit -f "
 		          "file disk.img",
 		          uri, nbd_get_error());
