@@ -345,19 +345,25 @@ static bool port_where(struct vm_device *v, const char *where)
 	return true;
 }
 
-static int set_port(const struct option_def *d, const char *arg, struct device_arg *a,
-                    bool name_wanted)
+static int bad_port(const char *arg, bool port, const char *accepted)
+{
+	log_error("--device %s: %s; for example: %s", arg, accepted,
+	          device_table[port ? VM_DEVICE_PORT : VM_DEVICE_CONSOLE].def.example);
+	return -1;
+}
+
+static int set_port(const char *arg, struct device_arg *a, bool name_wanted)
 {
 	if (a->name && strlen(a->name) >= sizeof(a->device.name))
-		return bad_value(d, arg, "a port's name has at most 31 bytes");
+		return bad_port(arg, name_wanted, "a name has at most 31 bytes");
 	if (a->name)
 		strcpy(a->device.name, a->name);
 	else if (name_wanted)
-		return bad_value(d, arg, "a port needs a name: name=NAME");
+		return bad_port(arg, name_wanted, "a port needs a name: name=NAME");
 	if (a->where && !port_where(&a->device, a->where))
-		return bad_value(d, arg,
-		                 "where= is tty, none, file:PATH or unix:PATH, the path of "
-		                 "at most 255 bytes");
+		return bad_port(arg, name_wanted,
+		                "where= is tty, none, file:PATH or unix:PATH, the path of "
+		                "at most 255 bytes");
 	return 0;
 }
 
@@ -380,7 +386,7 @@ static int set_device(struct options *o, const struct option_def *d, const char 
 	if (keyval_parse(&device_table[kind].def, arg, &a, &copy) < 0)
 		return -1;
 	err = kind == VM_DEVICE_CONSOLE || kind == VM_DEVICE_PORT
-	              ? set_port(d, arg, &a, kind == VM_DEVICE_PORT)
+	              ? set_port(arg, &a, kind == VM_DEVICE_PORT)
 	              : 0;
 	free(copy);
 	if (err)
@@ -408,7 +414,8 @@ static int set_name(struct options *o, const struct option_def *d, const char *a
 	                       "0123456789._-");
 
 	if (!n || arg[n] || n > 63)
-		return bad_value(d, arg, "a name is 1 to 63 letters, digits, dots, dashes");
+		return bad_value(d, arg,
+		                 "a name is 1 to 63 letters, digits, dots, dashes, underscores");
 	o->name = arg;
 	o->named = true;
 	return 0;
@@ -703,6 +710,20 @@ static bool terminals_ok(const struct options *o)
 	return n <= 1;
 }
 
+static bool balloons_ok(const struct options *o)
+{
+	for (unsigned i = 0; i < o->nr_devices; i++)
+		if (o->device[i].amount >= o->ram_size) {
+			log_error("--device balloon,amount=%lluM: the guest has %lluM (-m), and "
+			          "needs some of it; for example: --device balloon,amount=%lluM",
+			          (unsigned long long)(o->device[i].amount / MiB),
+			          (unsigned long long)(o->ram_size / MiB),
+			          (unsigned long long)(o->ram_size / 2 / MiB));
+			return false;
+		}
+	return true;
+}
+
 static int parse_run(struct options *o, int argc, char **argv)
 {
 	for (int i = 0; i < argc; i++) {
@@ -746,7 +767,7 @@ static int parse_run(struct options *o, int argc, char **argv)
 		log_error("--quiet and --verbose exclude each other; give one of them");
 		return VM_EXIT_USAGE;
 	}
-	if (!terminals_ok(o))
+	if (!terminals_ok(o) || !balloons_ok(o))
 		return VM_EXIT_USAGE;
 	if (o->trace_path && !o->trace_mask) {
 		log_error("-D %s: nothing is traced; add categories, for example: -d int -D %s",

@@ -285,8 +285,9 @@ int image_ram_create(struct image **out, u64 size)
 	if (r->mem == MAP_FAILED) {
 		int err = -errno;
 
-		log_error("RAM disk of %llu MiB: %s", (unsigned long long)(size / MiB),
-		          strerror(-err));
+		log_error(
+			"RAM disk of %llu MiB: %s; the host has no room for it, take a smaller one",
+			(unsigned long long)(size / MiB), strerror(-err));
 		image_free(&r->image);
 		return err;
 	}

@@ -365,6 +365,21 @@ static int create_engine(struct vm *vm)
 	return err;
 }
 
+/* Devices on PCI open what the user named: sockets, ports of the host, interfaces. What isn't
+ * shortage of the host's is his to mend. */
+static int whose_fault(int err)
+{
+	switch (err) {
+	case -ENOMEM:
+	case -EMFILE:
+	case -ENFILE:
+	case -EAGAIN:
+		return VM_EXIT_HOST;
+	default:
+		return VM_EXIT_USAGE;
+	}
+}
+
 int pc_create(struct vm *vm, const struct vm_config *cfg)
 {
 	struct pc *pc = calloc(1, sizeof(*pc));
@@ -375,7 +390,7 @@ int pc_create(struct vm *vm, const struct vm_config *cfg)
 	                                 .nr_cpus = cfg->nr_vcpus,
 	                                 .platform = pc ? &pc->platform : NULL};
 	struct dev_env env;
-	int code = VM_EXIT_HOST;
+	int code = VM_EXIT_HOST, err;
 
 	if (!pc) {
 		log_error("out of memory");
@@ -417,9 +432,13 @@ int pc_create(struct vm *vm, const struct vm_config *cfg)
 	                       .devices = &vm->devices};
 	if (create_vcpus(pc, cfg) < 0 || create_interrupts(pc, &env) < 0 || create_engine(vm) < 0)
 		goto fail;
-	if (create_consoles(pc, cfg) < 0 || create_devices(pc, cfg, &env) < 0 ||
-	    create_pci(pc, cfg, &env) < 0)
+	if (create_consoles(pc, cfg) < 0 || create_devices(pc, cfg, &env) < 0)
 		goto fail;
+	err = create_pci(pc, cfg, &env);
+	if (err < 0) {
+		code = whose_fault(err);
+		goto fail;
+	}
 	firmware_interrupts(pc);
 	vcpu_x86(vm->vcpu[0])->after_reset = apply_boot_state;
 	vcpu_x86(vm->vcpu[0])->after_reset_arg = pc;
