@@ -33,7 +33,7 @@ class Disks:
     def __init__(self, folder, files):
         self.dir = folder
         self.initrd = self.path("init.cpio")
-        host(os.path.join(guest.TOOLS, "mkinitramfs"), "--modules", "virtio_pci,virtio_blk,button,evdev",
+        host(os.path.join(guest.TOOLS, "mkinitramfs"), *guest.busybox(), "--modules", "virtio_pci,virtio_blk,button,evdev",
              "--tree", os.path.join(guest.FILES, "tree"), self.initrd)
         self.raw, self.qcow2 = self.path("a.raw"), self.path("b.qcow2")
         host("truncate", "-s", "128M", self.raw)

@@ -140,7 +140,7 @@ def start(args, disks, top, files):
                                     "--disk", args.debian + ",snapshot", *listed]), ["fio"], "b"
     image = fio.make_image(fio.make_tree(guest.FILES, os.path.join(guest.FILES, "fio")), os.path.join(top, "fio.img"))
     initrd = os.path.join(top, "init.cpio")
-    host(os.path.join(guest.TOOLS, "mkinitramfs"), "--modules", "virtio_pci,virtio_blk", "--tree",
+    host(os.path.join(guest.TOOLS, "mkinitramfs"), *guest.busybox(), "--modules", "virtio_pci,virtio_blk", "--tree",
          os.path.join(guest.FILES, "tree"), initrd)
     return (Guest(files, *cmd, *listed, "--disk", image + ",ro", initrd=initrd, cpus=2, cmdline="quiet"),
             fio.command(fio.MOUNT), "a")

@@ -124,6 +124,12 @@ def package(name, top):
     return None
 
 
+def busybox():
+    """Arguments of mkinitramfs, which fetches a busybox for each folder otherwise: the one that Files has."""
+    path = os.path.join(FILES, "cache/busybox")
+    return ["--busybox", path] if os.access(path, os.X_OK) else []
+
+
 def seabios(top, image="bios-256k.bin"):
     """Where that package's images lie once it is unpacked below `top`."""
     return os.path.join(top, "usr/share/seabios", image)

@@ -62,7 +62,7 @@ class Kills:
         with open(script, "w", encoding="ascii") as f:
             f.write(SCRIPT)
         self.initrd = self.path("init.cpio")
-        host(os.path.join(guest.TOOLS, "mkinitramfs"), "--modules", "virtio_pci,virtio_blk", "--tree",
+        host(os.path.join(guest.TOOLS, "mkinitramfs"), *guest.busybox(), "--modules", "virtio_pci,virtio_blk", "--tree",
              os.path.join(guest.FILES, "tree"), "--add", f"{SCRIBE}:/bin/scribe", "--add", f"{script}:/kill.sh",
              self.initrd)
         self.raw, self.qcow2 = self.path("a.raw"), self.path("b.qcow2")
@@ -86,7 +86,7 @@ class Kills:
             for disk in "ab":  # all kinds are at work before the moment is drawn
                 for kind in KINDS:
                     g.mark = 0
-                    g.expect(rf"stable {disk} {kind} \d+\r?\n|failed.*\n".encode(), 120)
+                    g.expect(rf"stable {disk} {kind} \d+\r?\n|failed.*\n".encode(), 240)
             g.pump(moment)
             g.proc.kill()
             g.proc.wait()
