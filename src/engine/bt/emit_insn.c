@@ -187,6 +187,41 @@ static bool emit_in_place(struct xlate *x, unsigned n, struct enc_map m, const s
 	return len;
 }
 
+/* DIV and IDIV, encoded in `code`: #DE without a host's exception, which costs several thousand
+ * cycles. DIV faults exactly when the upper half of the dividend is not below the divisor;
+ * of IDIV and of bytes only a divisor of 0 is looked for. */
+static void emit_divide_check(struct xlate *x, unsigned n, const u8 *code, unsigned len)
+{
+	const struct gi *g = &x->gi[n];
+	bool whole = g->i.mnemonic == ZYDIS_MNEMONIC_DIV && g->i.operand_width > 8;
+	u8 cmp[ENC_MAX];
+	struct cold *k;
+	unsigned i = 0;
+
+	memcpy(cmp, code, len);
+	while (i < len && (cmp[i] & 0xfe) != 0xf6) {
+		if ((cmp[i] & 0xf0) == 0x40)
+			cmp[i] &= (u8)~0x04; /* REX.R, which means nothing there */
+		i++;
+	}
+	if (i + 1 >= len)
+		return;
+	cmp[i + 1] &= 0xc7;
+	if (whole) { /* cmp (r|e)dx, divisor */
+		cmp[i] = 0x3b;
+		cmp[i + 1] |= RDX << 3;
+	} else { /* cmp divisor, 0 */
+		cmp[i] = cmp[i] == 0xf6 ? 0x80 : 0x83;
+		cmp[i + 1] |= 7 << 3;
+	}
+	as_bytes(&x->a, cmp, len);
+	if (!whole)
+		as_1(&x->a, 0);
+	k = cold_add(x, COLD_HELPER);
+	k->insn = (u16)n;
+	k->from = as_jcc(&x->a, whole ? 3 : 4, 0); /* jae, je */
+}
+
 static void emit_copy(struct xlate *x, unsigned n)
 {
 	const struct gi *g = &x->gi[n];
@@ -227,6 +262,14 @@ static void emit_copy(struct xlate *x, unsigned n)
 		emit_helper(x, g, BT_H_INTERP, g->i.mnemonic);
 		emit_pins(x);
 		return;
+	}
+	if ((g->i.mnemonic == ZYDIS_MNEMONIC_DIV || g->i.mnemonic == ZYDIS_MNEMONIC_IDIV) &&
+	    !g->live) {
+		u8 code[ENC_MAX];
+
+		memcpy(code, x->a.p, len);
+		emit_divide_check(x, n, code, len);
+		memcpy(x->a.p, code, len);
 	}
 	x->a.p += len;
 	for (unsigned i = 0; i < lodge.nr; i++)

@@ -45,6 +45,10 @@ void emit_cold_helper(struct xlate *x, const struct cold *k)
 	as_patch(&x->a, k->from, as_here(&x->a));
 	if (k->saved)
 		emit_flags_restore(x, BT_T0);
+	if (g->kind == GI_COPY) { /* a division; does not come back */
+		emit_helper(x, g, BT_H_DE, 0);
+		return;
+	}
 	emit_helper(x, g, g->helper, g->harg);
 	as_jmp(&x->a, k->back);
 }

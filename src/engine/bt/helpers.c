@@ -159,6 +159,11 @@ static int h_INT(struct x86_cpu *c, u32 arg)
 	return 0;
 }
 
+static int h_DE(struct x86_cpu *c, u32 arg)
+{
+	x86_raise(c, X86_DE);
+}
+
 static int h_UD(struct x86_cpu *c, u32 arg)
 {
 	x86_ud(c);

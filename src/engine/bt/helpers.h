@@ -27,6 +27,7 @@
 	X(SYSEXIT)     /* size: 4 or 8 */ \
 	X(IRET)        /* size */ \
 	X(INT)         /* vector | kind << 8; kind: 0 INT n, 1 INT3, 2 INTO, 3 INT1 */ \
+	X(DE)          /* no instruction: a division that is known to fault */ \
 	X(UD) \
 	X(CLI) \
 	X(STI) \
