@@ -46,8 +46,8 @@ s64 loop_clock_offset(const struct loop *l);
  * that must be repeatable; nobody else may run the loop meanwhile. */
 void loop_clock_step(struct loop *l, u64 ns);
 
-/* What was posted and the descriptors that are ready, once, without waiting, on this thread. For the
- * same runs. */
+/* What was posted and the descriptors that are ready, once, without waiting, on this thread. For
+ * the same runs. */
 void loop_look(struct loop *l);
 
 void timer_init(struct timer *t, struct loop *l, void (*fn)(void *arg), void *arg);

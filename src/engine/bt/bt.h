@@ -293,9 +293,9 @@ enum bt_source_kind { BT_SOURCE_JMP, BT_SOURCE_CALL, BT_SOURCE_RET };
  * returns 1: control goes to c->rip, through bt->target where bt_helper_call() could tell it,
  * else by BT_LEAVE_LOOKUP.
  *
- * STUB_SYSCALL, STUB_SYSRET: jmp. The instruction, of 64-bit code at CPL 3 or of 64-bit operand size
- * at CPL 0, when nothing stands against it; else a jump to r15, where the helper is called, with
- * all but r14 unchanged. SYSCALL: r14 = what goes to RCX.
+ * STUB_SYSCALL, STUB_SYSRET: jmp. The instruction, of 64-bit code at CPL 3 or of 64-bit operand
+ * size at CPL 0, when nothing stands against it; else a jump to r15, where the helper is called,
+ * with all but r14 unchanged. SYSCALL: r14 = what goes to RCX.
  *
  * STUB_MISS + class: call, from cold code. r14 = virtual address, r15d = BT_MISS_SLOT(): the
  * %gs-offset of the site slot, and the bytes accessed. Behind the call stand two words in `test
