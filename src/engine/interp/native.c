@@ -209,6 +209,15 @@ static void exec_mem(struct x86_cpu *c, const struct native_insn *n, gva_t addr)
 	}
 }
 
+void native_first_8(struct x86_cpu *c, const struct native_insn *n, gva_t addr)
+{
+	check(c, n);
+	if (n->flags & NATIVE_WAITS)
+		pending_check(c);
+	alignment_check(c, n, addr);
+	mmu_host(c, addr, 8, n->write);
+}
+
 void native_exec_slow(struct x86_cpu *c, const struct native_insn *n, gva_t addr)
 {
 	check(c, n);

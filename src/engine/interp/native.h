@@ -96,6 +96,10 @@ const struct native_insn *native_get(struct native *nat, const ZydisDecodedInstr
                                      const ZydisDecodedOperand *ops, const u8 *bytes);
 
 void native_exec_slow(struct x86_cpu *c, const struct native_insn *n, gva_t addr);
+
+/* What an instruction with an 80-bit operand does before it comes to the operand's last 2 bytes:
+ * raises what it is not allowed for, what is pending, and the faults of the first 8 bytes. */
+void native_first_8(struct x86_cpu *c, const struct native_insn *n, gva_t addr);
 void native_raise(struct x86_cpu *c, const struct native_insn *n, int raised)
 	__attribute__((noreturn));
 

@@ -153,6 +153,10 @@ void op_native_mem(struct x86_cpu *c, const struct op *op)
 
 	OP_SYNC;
 	a = ea(c, op, op->native->size, op->native->write);
+	/* 80 bits are accessed as 64 and 16: where these alone are out, those fault first. */
+	if (unlikely(op->native->size == 10 && (c->mode & M_CS64) && is_canonical(a) &&
+	             is_canonical(a + 7) && !is_canonical(a + 9)))
+		native_first_8(c, op->native, a);
 	check_canonical(c, op, a, op->native->size);
 	native_exec(c, op->native, a);
 	NEXT_ST;
