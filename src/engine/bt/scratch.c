@@ -19,7 +19,8 @@ void *bt_map_large(size_t size)
 	if (skip)
 		munmap(p, skip);
 	munmap(p + skip + want, LARGE - skip);
-	madvise(p + skip, want, MADV_HUGEPAGE); /* a hint */
+	/* A hint, for what fills large pages: the rest of a last one would be paid for nothing. */
+	madvise(p + skip, size & ~(LARGE - 1), MADV_HUGEPAGE);
 	return p + skip;
 }
 
