@@ -65,6 +65,19 @@ def menu(g, what):
     return worst
 
 
+def interrupt(g):
+    """Ctrl-C in the guest until its shell has it: a loop of new processes goes on when the signal comes to one
+    that has ended already, with busybox's shell one in three."""
+    for _ in range(20):
+        g.send("\x03")
+        try:
+            g.expect(PROMPT, 5)
+            return
+        except GuestError:
+            pass
+    g.expect(PROMPT)
+
+
 def case_loops(cpus):
     with Guest(files, cpus=cpus, cmdline="quiet") as g:
         g.boot()
@@ -73,8 +86,7 @@ def case_loops(cpus):
             g.send(command + "\r")
             g.pump(0.7)
             worst = menu(g, what)
-            g.send("\x03")
-            g.expect(PROMPT)
+            interrupt(g)
             g.send("echo $((9 * 11))\r")
             g.expect(rb"\n99\r\n")
             score.note(f"{what}: the menu took {worst * 1000:.0f} ms at most")
