@@ -349,6 +349,46 @@ static void data_remapped(u64 by_cr3)
 	}
 }
 
+/* The registers of an address far from where they are at the access, where a check could be made
+ * without saving the flags: constants whose sum has more than 32 bits must not become another
+ * address, 4 GiB away. */
+#define APART(disp, away)                                                                          \
+	"leaq -" #away "(%rcx), %rcx; leaq -" #away "(%rax), %rax; cmpq %rdx, %rsi\n"              \
+	"leaq " #away "(%rcx), %rcx; leaq " #away "(%rax), %rax\n"                                 \
+	"movq %rdi, " #disp "(%rax,%rcx,8); setz %bl\n" END
+SNIPPET(apart_up, APART(0x3ffffff0, 0x8000000))
+SNIPPET(apart_down, APART(-0x40000000, -0x8000000))
+
+static void far_apart(u64 down)
+{
+	const u8 *code = down ? apart_down : apart_up;
+	u64 at = VA + (16ull << 30) + (down ? 0 : PAGE - 16);
+	u64 other = down ? at + (1ull << 32) : at - (1ull << 32);
+	struct regs r;
+
+	map_new(other, KRWX);
+	for (unsigned i = 0; i < 200 && !case_bad(); i++) {
+		u64 there = i < 100 ? 0 : at;
+
+		if (i == 100)
+			map_new(at, KRWX);
+		if (there)
+			*(volatile u64 *)at = 0;
+		*(volatile u64 *)other = 77;
+		regs_kernel(&r, (u64)code, VA + 64);
+		r.rcx = 0x100000;
+		r.rax = at - (down ? -0x40000000ull : 0x3ffffff0ull) - 8 * r.rcx;
+		r.rdi = i + 1;
+		run(&r);
+		expect_eq(r.vector, there ? V_END : V_PF, "vector");
+		if (there)
+			expect_eq(*(volatile u64 *)at, i + 1, "what was stored");
+		else
+			expect_eq(this_cpu()->cr2, at, "CR2");
+		expect_eq(*(volatile u64 *)other, 77, "the page 4 GiB away");
+	}
+}
+
 /* A page in place of nothing needs no flush (SDM 3A 4.10.2.3: nothing is cached for it). */
 static void became_present(u64 arg)
 {
@@ -437,6 +477,8 @@ static const struct test_case cases[] = {
 	{"data remapped, CR3", data_remapped, 1},
 	{"page in place of nothing", became_present, 0},
 	{"page table that maps itself", self_map, 0},
+	{"an address far above its registers", far_apart, 0},
+	{"an address far below its registers", far_apart, 1},
 	{"PCID and data", pcid_data, 0},
 };
 TOPIC(dtlb, 1, cases);

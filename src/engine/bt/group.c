@@ -108,22 +108,24 @@ static void fresh(struct grouping *s, unsigned r)
 
 /* ---- closing a stretch ---- */
 
-/* The group's distance in front of instruction p; false: the registers hold other values there. */
+/* The group's distance in front of instruction p; false: the registers hold other values there, or
+ * are so far from the range that the check's displacement has no 32 bits. */
 static bool delta_at(const struct grouping *s, const struct open_group *o, unsigned p, s32 *delta)
 {
 	const struct track *t = s->before[p - s->start];
+	s64 d = t[o->g.reg].delta;
 
 	if (t[o->g.reg].value != o->value || (o->index && t[o->g.index].value != o->index))
 		return false;
-	*delta = t[o->g.reg].delta;
 	if (o->index)
-		*delta += t[o->g.index].delta * (1 << o->g.scale);
-	return true;
+		d += (s64)t[o->g.index].delta * (1 << o->g.scale);
+	*delta = (s32)d;
+	return d == *delta && o->g.lo - d == (s32)(o->g.lo - d);
 }
 
 /* The last instruction not behind the first access where flags are dead and the value is in the
- * register; the first access itself when there is none. */
-static void place(struct grouping *s, struct open_group *o)
+ * register; the first access itself when there is none. false: there is no place. */
+static bool place(struct grouping *s, struct open_group *o)
 {
 	struct xlate *x = s->x;
 	unsigned p = o->g.first;
@@ -131,19 +133,20 @@ static void place(struct grouping *s, struct open_group *o)
 
 	o->g.at = o->g.first;
 	o->g.at_reg = o->g.reg;
-	if (delta_at(s, o, p, &delta))
-		o->g.at_delta = delta;
+	if (!delta_at(s, o, p, &o->g.at_delta))
+		return false;
 	if (!x->gi[p].live)
-		return;
+		return true;
 	while (p-- > s->start) {
 		if (!delta_at(s, o, p, &delta))
-			return;
+			break;
 		if (!x->gi[p].live) {
 			o->g.at = (u16)p;
 			o->g.at_delta = delta;
-			return;
+			break;
 		}
 	}
+	return true;
 }
 
 /* ---- loops ---- */
@@ -224,8 +227,8 @@ static void close_stretch(struct grouping *s, unsigned next, bool loop)
 		struct open_group *o = &s->open[i];
 
 		o->g.loop = loop && loops < BT_LOOP_PTRS && in_front(s, o, next, &key, &key_step);
-		if (!o->g.loop)
-			place(s, o);
+		if (!o->g.loop && !place(s, o))
+			continue;
 		/* One access alone gains only if its flags are saved otherwise. */
 		if ((o->count < 2 && !o->g.loop &&
 		     !(x->gi[o->g.first].live && o->g.at != o->g.first)) ||
@@ -331,6 +334,7 @@ static bool moved(struct grouping *s, const struct gi *g)
 	struct track *t = full ? &s->reg[reg_id(d->reg.value) & 15] : NULL;
 	bool small = v->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && v->imm.value.s > -0x1000000 &&
 	             v->imm.value.s < 0x1000000;
+	s64 far;
 
 	if (!full)
 		return false;
@@ -357,8 +361,12 @@ static bool moved(struct grouping *s, const struct gi *g)
 		if (g->i.address_width != 64 || v->mem.index != ZYDIS_REGISTER_NONE ||
 		    v->mem.base == ZYDIS_REGISTER_NONE || v->mem.base == ZYDIS_REGISTER_RIP)
 			return false;
+		far = (s64)s->reg[reg_id(v->mem.base) & 15].delta +
+		      (v->mem.disp.has_displacement ? v->mem.disp.value : 0);
+		if (far != (s32)far)
+			return false;
 		*t = s->reg[reg_id(v->mem.base) & 15];
-		t->delta += v->mem.disp.has_displacement ? (s32)v->mem.disp.value : 0;
+		t->delta = (s32)far;
 		break;
 	default:
 		return false;
