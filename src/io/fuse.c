@@ -454,7 +454,8 @@ static int set_limits(struct fuse_server *s, const struct fuse_config *cfg)
 		if (setrlimit(RLIMIT_NOFILE, &lim) < 0)
 			lim.rlim_cur = soft;
 	}
-	/* An eighth is for the rest of the monitor, another for open files. */
+	/* An eighth is for the rest of the monitor and, half of it, for owners of locks; another
+	 * for open files. */
 	fds = MIN((u64)lim.rlim_cur, 1ull << 22) / share;
 	s->nodes.max = cfg->max_nodes ? cfg->max_nodes : (u32)(fds - fds / 4);
 	s->handles.max = cfg->max_handles ? cfg->max_handles : (u32)(fds / 8);

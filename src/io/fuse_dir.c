@@ -13,18 +13,18 @@
 
 #define DIR_CHUNK (32 * KiB) /* of the host's entries at a time */
 
-void fuse_entry_fill(const struct fuse_server *s, struct fuse_entry_out *e,
-                     const struct fuse_node *n, const struct stat *st)
+void fuse_entry_fill(const struct fuse_server *s, struct fuse_entry_out *e, u64 id,
+                     const struct stat *st)
 {
 	*e = (struct fuse_entry_out){
-		.nodeid = n->id, .entry_valid = FUSE_VALID_SEC, .attr_valid = FUSE_VALID_SEC};
+		.nodeid = id, .entry_valid = FUSE_VALID_SEC, .attr_valid = FUSE_VALID_SEC};
 	fuse_attr_fill(s, &e->attr, st);
 }
 
 int fuse_lookup(struct fuse_call *c, const char *name, struct fuse_entry_out *e)
 {
-	struct fuse_node *n;
 	struct stat st;
+	u64 id;
 	int fd = fuse_open_child(c->node, name), err;
 
 	if (fd == -EXDEV) /* another file system is mounted there: not part of what is shared */
@@ -36,10 +36,10 @@ int fuse_lookup(struct fuse_call *c, const char *name, struct fuse_entry_out *e)
 		close(fd);
 		return err;
 	}
-	err = fuse_node_enter(c->s, fd, &st, &n);
+	err = fuse_node_enter(c->s, fd, &st, &id);
 	if (err)
 		return err;
-	fuse_entry_fill(c->s, e, n, &st);
+	fuse_entry_fill(c->s, e, id, &st);
 	return 0;
 }
 

@@ -96,10 +96,11 @@ int fuse_op_open(struct fuse_call *c)
 }
 
 /* The node of a file that was just made and opened. */
-static int enter_open(struct fuse_call *c, int fd, struct fuse_entry_out *e, struct fuse_node **n)
+static int enter_open(struct fuse_call *c, int fd, struct fuse_entry_out *e)
 {
 	int path = fuse_reopen(c->s, fd, O_PATH), err;
 	struct stat st;
+	u64 id;
 
 	if (path < 0)
 		return path;
@@ -108,9 +109,9 @@ static int enter_open(struct fuse_call *c, int fd, struct fuse_entry_out *e, str
 		close(path);
 		return err;
 	}
-	err = fuse_node_enter(c->s, path, &st, n);
+	err = fuse_node_enter(c->s, path, &st, &id);
 	if (!err)
-		fuse_entry_fill(c->s, e, *n, &st);
+		fuse_entry_fill(c->s, e, id, &st);
 	return err;
 }
 
@@ -119,7 +120,7 @@ static int finish_create(struct fuse_call *c, int fd, const struct fuse_create_i
 	struct fuse_entry_out *e = c->out;
 	struct fuse_open_out *o = (struct fuse_open_out *)(e + 1);
 	struct fuse_node *n;
-	int err = enter_open(c, fd, e, &n);
+	int err = enter_open(c, fd, e);
 
 	if (err) {
 		close(fd);
@@ -213,7 +214,9 @@ static struct fuse_handle *file_get(struct fuse_call *c, u64 fh, int mode)
 int fuse_op_read(struct fuse_call *c)
 {
 	const struct fuse_read_in *in = c->arg;
-	size_t want = MIN((size_t)in->size, c->data_max), done = 0;
+	/* No more than INIT said: a thread must get to the end of what a guest asks of it. */
+	size_t max = MIN(c->data_max, (size_t)FUSE_MAX_WRITE);
+	size_t want = MIN((size_t)in->size, max), done = 0;
 	struct fuse_handle *h = file_get(c, in->fh, O_RDONLY);
 	int err = 0;
 

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define WAITERS_MAX 4096
+#define OWNERS_MAX  8192u /* all of a file's are gone through for each request */
 
 struct fuse_lock_owner {
 	struct fuse_lock_owner *next;
@@ -50,7 +51,8 @@ static int owner_make(struct fuse_server *s, struct fuse_handle *h, u64 owner,
 	struct fuse_lock_owner *o;
 	int fd = -EACCES;
 
-	if (s->nr_owners >= s->handles.max)
+	/* Their descriptors are the monitor's own share (set_limits()): it keeps half of that. */
+	if (s->nr_owners >= MIN(s->handles.max / 2, OWNERS_MAX))
 		return -ENOLCK;
 	/* A lock for reading wants a descriptor to read from, one for writing one to write to; the
 	 * owner may ask for both, through several of his open files. */

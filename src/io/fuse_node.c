@@ -277,7 +277,7 @@ static struct fuse_node *node_find_inode(const struct fuse_server *s, const stru
 	return n;
 }
 
-int fuse_node_enter(struct fuse_server *s, int fd, const struct stat *st, struct fuse_node **out)
+int fuse_node_enter(struct fuse_server *s, int fd, const struct stat *st, u64 *id)
 {
 	struct fuse_node *fresh = node_new(fd, st), *n;
 	int err = 0;
@@ -296,14 +296,15 @@ int fuse_node_enter(struct fuse_server *s, int fd, const struct stat *st, struct
 			hash_grow(s);
 		}
 	}
-	if (n)
+	if (n) {
 		n->lookups++;
+		*id = n->id;
+	}
 	pthread_mutex_unlock(&s->mutex);
 	if (n != fresh) {
 		close(fd);
 		free(fresh);
 	}
-	*out = n;
 	return err;
 }
 

@@ -133,8 +133,9 @@ void fuse_nodes_clear(struct fuse_server *s);
 struct fuse_node *fuse_node_get(struct fuse_server *s, u64 id);
 void fuse_node_put(struct fuse_server *s, struct fuse_node *n);
 void fuse_node_forget(struct fuse_server *s, u64 id, u64 count);
-/* The node of an O_PATH descriptor, which it takes, with one more look-up counted. 0 or -errno. */
-int fuse_node_enter(struct fuse_server *s, int fd, const struct stat *st, struct fuse_node **out);
+/* The number of the node of an O_PATH descriptor, which it takes, with one more look-up counted;
+ * the node itself the guest may forget at once. 0 or -errno. */
+int fuse_node_enter(struct fuse_server *s, int fd, const struct stat *st, u64 *id);
 /* Most of the table is in use: don't fill it with what the guest only might want. */
 bool fuse_nodes_scarce(struct fuse_server *s);
 
@@ -177,8 +178,8 @@ void fuse_reply_later(struct fuse_server *s, struct fuse_req *r, u64 unique, int
 
 void fuse_attr_fill(const struct fuse_server *s, struct fuse_attr *a, const struct stat *st);
 int fuse_node_stat(const struct fuse_node *n, struct stat *st);
-void fuse_entry_fill(const struct fuse_server *s, struct fuse_entry_out *e,
-                     const struct fuse_node *n, const struct stat *st);
+void fuse_entry_fill(const struct fuse_server *s, struct fuse_entry_out *e, u64 id,
+                     const struct stat *st);
 /* Look `name` up in the call's node. */
 int fuse_lookup(struct fuse_call *c, const char *name, struct fuse_entry_out *e);
 /* Set-user-id and set-group-id are taken off when the guest's kernel asks for it. */
