@@ -263,7 +263,7 @@ static void peer_send(struct peer *p, const struct net_vhdr *h, const u8 *frame,
 
 	if (r == SENT)
 		return;
-	if (r == SENT_LATER && p->queue_bytes + len <= QUEUE_BYTES)
+	if (r == SENT_LATER && p->queue_bytes + sizeof(*w) + len <= QUEUE_BYTES)
 		w = malloc(sizeof(*w) + len);
 	if (!w) {
 		p->lost++;
@@ -275,7 +275,7 @@ static void peer_send(struct peer *p, const struct net_vhdr *h, const u8 *frame,
 	memcpy(w->frame, frame, len);
 	*p->queue_tail = w;
 	p->queue_tail = &w->next;
-	p->queue_bytes += len;
+	p->queue_bytes += sizeof(*w) + len; /* small frames are mostly what is around them */
 	watch(p);
 }
 
@@ -289,7 +289,7 @@ static void peer_flush(struct peer *p)
 		p->queue = w->next;
 		if (!p->queue)
 			p->queue_tail = &p->queue;
-		p->queue_bytes -= w->len;
+		p->queue_bytes -= sizeof(*w) + w->len;
 		free(w);
 	}
 	if (!p->queue)

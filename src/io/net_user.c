@@ -10,18 +10,23 @@
  * are marked as segments of the size that the guest had announced.
  *
  * libslirp has no way to be told that the guest has no buffers. Frames then wait in a bounded
- * queue, and while there are some, sockets are not read: TCP's windows do the rest. */
+ * queue, and while there are some, sockets are not read: TCP's windows do the rest.
+ *
+ * What libslirp keeps of a hostile guest's frames is bounded by net_guard.c, which all frames
+ * pass. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <slirp/libslirp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "dev/netgso.h"
 #include "io/net.h"
+#include "io/net_guard.h"
 
 #define MTU_DEFAULT 1500
 #define MTU_LARGE   65520 /* of libslirp when the guest takes large segments */
@@ -47,6 +52,7 @@ struct watched {
 	u32 wanted;
 	u32 revents; /* of the last epoll_wait */
 	u32 round;   /* in which `wanted` is valid */
+	bool open;
 };
 
 struct net_user {
@@ -62,12 +68,13 @@ struct net_user {
 	struct watched *watched; /* [nr_watched], indexed by descriptor */
 	int nr_watched;
 	u32 round;
-	int polled[1024]; /* what libslirp asked for in this round */
-	int nr_polled;
+	unsigned nr_open; /* of `watched` */
 
 	struct waiting *queue, **queue_tail;
 	size_t queue_bytes;
 	u64 sent, received, dropped;
+	u64 kept_out; /* frames that the guard did not let in */
+	struct net_guard guard;
 	struct ratelimit rl;
 	u8 frame[NET_FRAME_MAX];
 	u8 piece[NET_FRAME_MAX];
@@ -158,7 +165,7 @@ static void enqueue(struct net_user *n, const u8 *frame, size_t len)
 {
 	struct waiting *w;
 
-	if (n->queue_bytes + len > QUEUE_BYTES || !(w = malloc(sizeof(*w) + len))) {
+	if (n->queue_bytes + sizeof(*w) + len > QUEUE_BYTES || !(w = malloc(sizeof(*w) + len))) {
 		n->dropped++;
 		return;
 	}
@@ -167,7 +174,7 @@ static void enqueue(struct net_user *n, const u8 *frame, size_t len)
 	memcpy(w->frame, frame, len);
 	*n->queue_tail = w;
 	n->queue_tail = &w->next;
-	n->queue_bytes += len;
+	n->queue_bytes += sizeof(*w) + len; /* small frames are mostly what is around them */
 }
 
 /* True: nothing waits any more. */
@@ -181,7 +188,7 @@ static bool drain(struct net_user *n)
 		n->queue = w->next;
 		if (!n->queue)
 			n->queue_tail = &n->queue;
-		n->queue_bytes -= w->len;
+		n->queue_bytes -= sizeof(*w) + w->len;
 		free(w);
 	}
 	return true;
@@ -193,6 +200,7 @@ static ssize_t on_packet(const void *buf, size_t len, void *opaque)
 
 	if (len < NET_ETH_LEN || len > NET_FRAME_MAX)
 		return (ssize_t)len;
+	net_guard_out(&n->guard, buf, len, loop_now(n->loop));
 	memcpy(n->frame, buf, len);
 	if (n->queue || !give(n, n->frame, len))
 		enqueue(n, n->frame, len);
@@ -250,9 +258,32 @@ static void on_timer_mod(void *timer, int64_t expire_ms, void *opaque)
 	timer_arm(&t->timer, (u64)MAX(expire_ms, (int64_t)0) * 1000000);
 }
 
+/* The entry of a descriptor of libslirp's, or NULL. */
+static struct watched *watched_of(struct net_user *n, int fd)
+{
+	if (fd < 0)
+		return NULL;
+	if (fd >= n->nr_watched) {
+		int want = fd + 64;
+		struct watched *w = realloc(n->watched, (size_t)want * sizeof(*w));
+
+		if (!w)
+			return NULL;
+		memset(w + n->nr_watched, 0, (size_t)(want - n->nr_watched) * sizeof(*w));
+		n->watched = w;
+		n->nr_watched = want;
+	}
+	if (!n->watched[fd].open) {
+		n->watched[fd].open = true;
+		n->nr_open++;
+	}
+	return &n->watched[fd];
+}
+
+/* Of TCP only; others are known when they are asked for in slirp_pollfds_fill(). */
 static void on_register_fd(int fd, void *opaque)
 {
-	/* It is asked for in the next slirp_pollfds_fill(). */
+	watched_of(opaque, fd);
 }
 
 /* About to be closed: the number may come back as another socket. */
@@ -260,9 +291,12 @@ static void on_unregister_fd(int fd, void *opaque)
 {
 	struct net_user *n = opaque;
 
-	if (fd < 0 || fd >= n->nr_watched || !n->watched[fd].events)
+	if (fd < 0 || fd >= n->nr_watched)
 		return;
-	epoll_ctl(n->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	if (n->watched[fd].events)
+		epoll_ctl(n->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	if (n->watched[fd].open)
+		n->nr_open--;
 	n->watched[fd] = (struct watched){0};
 }
 
@@ -290,27 +324,16 @@ static const SlirpCb callbacks = {
 static int on_add_poll(int fd, int events, void *opaque)
 {
 	struct net_user *n = opaque;
-	u32 e = 0;
+	struct watched *w = watched_of(n, fd);
 
-	if (fd < 0 || n->nr_polled == (int)ARRAY_SIZE(n->polled))
+	if (!w)
 		return -1;
-	if (fd >= n->nr_watched) {
-		int want = fd + 64;
-		struct watched *w = realloc(n->watched, (size_t)want * sizeof(*w));
-
-		if (!w)
-			return -1;
-		memset(w + n->nr_watched, 0, (size_t)(want - n->nr_watched) * sizeof(*w));
-		n->watched = w;
-		n->nr_watched = want;
-	}
-	e |= events & SLIRP_POLL_IN ? EPOLLIN : 0;
-	e |= events & SLIRP_POLL_OUT ? EPOLLOUT : 0;
-	e |= events & SLIRP_POLL_PRI ? EPOLLPRI : 0;
-	e |= events & SLIRP_POLL_HUP ? EPOLLRDHUP : 0;
-	n->watched[fd].wanted = e;
-	n->watched[fd].round = n->round;
-	n->polled[n->nr_polled++] = fd;
+	w->wanted = w->round == n->round ? w->wanted : 0; /* it may ask twice */
+	w->wanted |= events & SLIRP_POLL_IN ? EPOLLIN : 0;
+	w->wanted |= events & SLIRP_POLL_OUT ? EPOLLOUT : 0;
+	w->wanted |= events & SLIRP_POLL_PRI ? EPOLLPRI : 0;
+	w->wanted |= events & SLIRP_POLL_HUP ? EPOLLRDHUP : 0;
+	w->round = n->round;
 	return fd;
 }
 
@@ -354,8 +377,8 @@ static void refresh(struct net_user *n)
 	bool blocked = n->queue_bytes > QUEUE_BYTES / 4;
 
 	n->round++;
-	n->nr_polled = 0;
 	slirp_pollfds_fill(n->slirp, &timeout, on_add_poll, n);
+	net_guard_sockets(&n->guard, n->nr_open);
 	for (int fd = 0; fd < n->nr_watched; fd++) {
 		struct watched *w = &n->watched[fd];
 		u32 want = w->round == n->round ? w->wanted : 0;
@@ -399,7 +422,10 @@ static void on_readable(void *arg, short revents)
 
 static void on_timer(void *arg)
 {
-	poll_slirp(arg, false);
+	struct net_user *n = arg;
+
+	net_guard_tick(&n->guard, loop_now(n->loop));
+	poll_slirp(n, false);
 }
 
 /* ---- from the guest ---- */
@@ -452,9 +478,13 @@ static bool user_send(struct netback *b, unsigned queue, const struct net_vhdr *
 	net_csum_finish(h, frame, len);
 	if (n->offload & (NET_OFF_TSO4 | NET_OFF_TSO6))
 		raise_mss(n, frame, len);
-	slirp_input(n->slirp, frame, (int)len);
 	n->sent++;
-	post_refresh(n); /* sockets may have been made, windows may have opened */
+	frame = net_guard_in(&n->guard, frame, &len, loop_now(n->loop));
+	if (frame)
+		slirp_input(n->slirp, frame, (int)len);
+	else
+		n->kept_out++; /* or a piece of a packet */
+	post_refresh(n);       /* sockets may have been made, windows may have opened */
 	return true;
 }
 
@@ -482,9 +512,12 @@ static void user_dump(struct netback *b, FILE *out)
 
 	fprintf(out,
 	        "  user network: %llu frames from the guest, %llu to it, %llu lost, %zu bytes "
-	        "wait\n",
+	        "wait\n"
+	        "    %u sockets, %llu frames did not pass the guard, %u segments out of order, %zu "
+	        "bytes for fragments\n",
 	        (unsigned long long)n->sent, (unsigned long long)n->received,
-	        (unsigned long long)n->dropped, n->queue_bytes);
+	        (unsigned long long)n->dropped, n->queue_bytes, n->nr_open,
+	        (unsigned long long)n->kept_out, n->guard.kept, net_frag_bytes(n->guard.frag));
 	if (info)
 		fprintf(out, "%s", info);
 	free(info);
@@ -509,8 +542,16 @@ static void user_destroy(struct netback *b)
 		n->queue = w->next;
 		free(w);
 	}
+	net_guard_fini(&n->guard);
 	free(n->watched);
 	free(n);
+}
+
+static void inject(void *arg, u8 *frame, size_t len)
+{
+	struct net_user *n = arg;
+
+	slirp_input(n->slirp, frame, (int)len);
 }
 
 static const struct netback_ops user_ops = {
@@ -585,10 +626,12 @@ int net_user_create(struct netback **out, struct loop *loop, const struct net_co
                     const char *vm_name)
 {
 	struct net_user *n = calloc(1, sizeof(*n));
+	struct rlimit fds = {0};
 	int err;
 
 	if (!n)
 		return -ENOMEM;
+	getrlimit(RLIMIT_NOFILE, &fds);
 	n->back = (struct netback){
 		.ops = &user_ops,
 		.kind = "user",
@@ -608,6 +651,9 @@ int net_user_create(struct netback **out, struct loop *loop, const struct net_co
 		log_error("epoll_create1: %s", strerror(-err));
 		goto fail;
 	}
+	err = net_guard_init(&n->guard, fds.rlim_cur, inject, n);
+	if (err)
+		goto fail;
 	err = loop_add_fd(loop, n->epoll_fd, POLLIN, on_readable, n);
 	if (!err)
 		err = slirp_make(n, cfg, vm_name);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The user network: DHCP, a forwarded port, the way out to the host's loopback, large segments, and
  * guests that take nothing. Packets are made by hand. */
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -338,12 +339,135 @@ static void nonsense(void **state)
 	net_fini(&n);
 }
 
+/* ---- what a hostile guest can make it keep ---- */
+
+static size_t heap(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
+/* A packet of UDP to that port, a piece of it. */
+static void send_piece(struct net *n, u16 port, u16 id, unsigned off, unsigned len, bool more)
+{
+	static u8 whole[4096], f[4096];
+
+	for (unsigned i = 0; i < 3000; i++)
+		f[i] = (u8)(i * 3);
+	ipv4_frame(whole, 17, HOST, 1234, port, f, 3000);
+	memcpy(f, whole, 34);
+	be16(f + 16, 20 + len);
+	be16(f + 18, id);
+	be16(f + 20, (more ? 0x2000 : 0) | off / 8);
+	be16(f + 24, 0);
+	put_le16(f + 24, net_csum_fold(net_csum_add(0, f + 14, 20)));
+	memcpy(f + 34, whole + 34 + off, len);
+	send_frame(n, f, 34 + len);
+}
+
+/* Pieces whose others never come, and between them some that make a whole. */
+static void fragments(void **state)
+{
+	static struct net n;
+	size_t before, most;
+	u8 buf[4096];
+	u16 port;
+	int fd = bound_socket(SOCK_DGRAM, &port);
+
+	net_init(&n, NULL);
+	answer_arp(&n);
+	before = heap();
+	for (unsigned i = 0; i < 20000; i++)
+		send_piece(&n, port, (u16)i, 0, 1480, true);
+	most = heap() - before;
+	send_piece(&n, port, 50000, 2960, 48, false);
+	send_piece(&n, port, 50000, 0, 1480, true);
+	send_piece(&n, port, 50000, 1480, 1480, true);
+	assert_int_equal(recv(fd, buf, sizeof(buf), 0), 3000);
+	for (unsigned i = 0; i < 3000; i++)
+		assert_int_equal(buf[i], (u8)(i * 3));
+	if (before) /* else another allocator, which does not tell */
+		assert_true(most < 4 * MiB);
+	net_fini(&n);
+	close(fd);
+}
+
+/* Every second byte of a stream, on many connections; then what is missing. */
+static void holes(void **state)
+{
+	static struct net n[1];
+	size_t before, most;
+	u8 buf[16];
+	u16 port;
+	int fd = bound_socket(SOCK_STREAM, &port), c;
+
+	listen(fd, 1);
+	net_init(n, NULL);
+	answer_arp(n);
+	c = connect_out(n, port, fd);
+	before = heap();
+	for (unsigned i = 0; i < 20000; i++) {
+		n->seq = 1002 + 2 * i;
+		tcp(n, port, 0x10, NULL, "x", 1);
+	}
+	most = heap() - before;
+	n->seq = 1001;
+	tcp(n, port, 0x18, NULL, "abcde", 5);
+	/* The one behind it was there. */
+	assert_int_equal(recv(c, buf, 6, MSG_WAITALL), 6);
+	if (before)
+		assert_true(most < 16 * MiB);
+	net_fini(n);
+	close(c);
+	close(fd);
+}
+
+/* A packet each to many ports, and none of the senders is there to be answered. */
+static void many_sockets(void **state)
+{
+	static struct net n;
+	size_t before, most;
+	u8 f[200];
+	u16 port;
+	int fd = bound_socket(SOCK_DGRAM, &port);
+
+	net_init(&n, NULL);
+	before = heap();
+	for (unsigned i = 0; i < 5000; i++) {
+		size_t len = ipv4_frame(f, 17, HOST, (u16)(1000 + i), port, "x", 1);
+
+		send_frame(&n, f, len);
+	}
+	/* Answers to nobody: a segment of a connection that does not exist. */
+	for (unsigned i = 0; i < 5000; i++) {
+		size_t len = ipv4_frame(f, 6, HOST, 7, 7, "x", 1);
+
+		f[47] = 0x10;
+		f[28] = (u8)(i >> 8);
+		f[29] = (u8)i;
+		put_le16(f + 24, 0);
+		put_le16(f + 24, net_csum_fold(net_csum_add(0, f + 14, 20)));
+		put_le16(f + 50, 0);
+		put_le16(f + 50, net_csum_fold(net_csum_add(net_csum_pseudo(f + 26, 8, 6, 21),
+		                                            f + 34, len - 34)));
+		send_frame(&n, f, len);
+	}
+	most = heap() - before;
+	if (before)
+		assert_true(most < 128 * MiB);
+	net_fini(&n);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(dhcp),       cmocka_unit_test(udp_out_and_in),
-		cmocka_unit_test(tcp_plain),  cmocka_unit_test(tcp_large),
-		cmocka_unit_test(no_buffers), cmocka_unit_test(nonsense),
+		cmocka_unit_test(dhcp),         cmocka_unit_test(udp_out_and_in),
+		cmocka_unit_test(tcp_plain),    cmocka_unit_test(tcp_large),
+		cmocka_unit_test(no_buffers),   cmocka_unit_test(nonsense),
+		cmocka_unit_test(fragments),    cmocka_unit_test(holes),
+		cmocka_unit_test(many_sockets),
 	};
 
 	log_set_level(LOG_ERROR);
