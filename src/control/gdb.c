@@ -5,6 +5,7 @@
 #include "control/gdb.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "bus/listener.h"
 #include "control/gdb_regs.h"
 #include "io/unixsock.h"
 #include "cpu/x86/mmu.h"
@@ -23,6 +25,7 @@
 
 struct gdb {
 	struct vm *vm;
+	struct listener listener;
 	int listen_fd, fd;
 	bool noack, stopped; /* stopped: we hold a pause */
 	unsigned cur;        /* vCPU that g, m, ... are about */
@@ -741,20 +744,18 @@ static void on_input(void *arg, short revents)
 	consume(g);
 }
 
-static void on_connect(void *arg, short revents)
+static void on_connect(void *arg, int fd)
 {
 	struct gdb *g = arg;
 	struct timeval limit = {.tv_sec = 5};
 	int one = 1;
-	int fd = accept4(g->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 
-	if (fd < 0)
-		return;
 	if (g->fd >= 0) {
 		log_warn("gdb: a second client was turned away");
 		close(fd);
 		return;
 	}
+	fcntl(fd, F_SETFL, 0); /* answers are written whole */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one,
 	           sizeof(one)); /* fails on a Unix socket: fine */
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
@@ -812,7 +813,7 @@ int gdb_create(struct gdb **out, struct vm *vm, const struct gdb_config *cfg)
 		return err;
 	}
 	g->xml_len = gdb_target_xml(g->xml, sizeof(g->xml));
-	err = loop_add_fd(vm->loop, g->listen_fd, POLLIN, on_connect, g);
+	err = listener_start(&g->listener, vm->loop, g->listen_fd, on_connect, g);
 	if (!err && cfg->wait) {
 		vm_hold(vm);
 		g->stopped = true;
@@ -845,6 +846,7 @@ void gdb_destroy(struct gdb *g)
 		if (g->fd >= 0)
 			close(g->fd);
 	}
+	listener_stop(&g->listener);
 	close(g->listen_fd);
 	g->vm->debug_stop = NULL;
 	free(g);

@@ -386,9 +386,9 @@ static void on_tick(void *arg)
 		timer_arm(&d->tick, next);
 }
 
-static void on_listen(void *arg, short revents)
+static void on_connection(void *arg, int fd)
 {
-	vsock_conn_accept(arg);
+	vsock_conn_accept(arg, fd);
 }
 
 static void vsock_notify(struct virtio *v, struct virtqueue *vq)
@@ -441,6 +441,7 @@ static void vsock_dump(struct virtio *v, FILE *out)
 static void vsock_free(struct virtio_vsock *d, struct vsock_host *h)
 {
 	if (d) {
+		listener_stop(&d->listener);
 		timer_cancel(&d->tick);
 		timer_cancel(&d->tx_soon);
 		timer_cancel(&d->rx_soon);
@@ -455,7 +456,6 @@ static void vsock_destroy(struct virtio *v)
 {
 	struct virtio_vsock *d = vsock_of(v);
 
-	loop_del_fd(v->env.loop, d->host->listen_fd);
 	vsock_free(d, d->host);
 }
 
@@ -493,14 +493,12 @@ int virtio_vsock_create(const struct virtio_env *env, const struct virtio_vsock_
 	timer_init(&d->tx_soon, env->env->loop, tx_work, d);
 	timer_init(&d->rx_soon, env->env->loop, rx_work, d);
 	vc.config = &d->cid;
-	err = loop_add_fd(env->env->loop, cfg->host->listen_fd, POLLIN, on_listen, d);
+	err = listener_start(&d->listener, env->env->loop, cfg->host->listen_fd, on_connection, d);
 	if (err)
 		goto fail;
 	err = virtio_create(&d->v, env, &vc);
-	if (err) {
-		loop_del_fd(env->env->loop, cfg->host->listen_fd);
+	if (err)
 		goto fail;
-	}
 	d->host->connected = on_connected;
 	d->host->arg = d;
 	return 0;

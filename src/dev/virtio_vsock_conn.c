@@ -324,14 +324,10 @@ static void on_event(void *arg, short revents)
 	vsock_conn_watch(c);
 }
 
-void vsock_conn_accept(struct virtio_vsock *d)
+void vsock_conn_accept(struct virtio_vsock *d, int fd)
 {
-	struct vsock_conn *c;
-	int fd = accept4(d->host->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct vsock_conn *c = vsock_conn_new(d, VSOCK_GREETING);
 
-	if (fd < 0)
-		return;
-	c = vsock_conn_new(d, VSOCK_GREETING);
 	if (!c) {
 		guest_warn(&d->v.rl, "vsock: %u connections, one more is refused", VSOCK_CONNS);
 		close(fd);

@@ -2,6 +2,7 @@
 /* virtio_vsock.c: queues and packets; virtio_vsock_conn.c: one connection and its descriptor. */
 #pragma once
 
+#include "bus/listener.h"
 #include "dev/virtio_vsock.h"
 
 /* 5.10.6 */
@@ -76,6 +77,7 @@ struct vsock_conn {
 struct virtio_vsock {
 	struct virtio v;
 	struct vsock_host *host;
+	struct listener listener;
 	u64 cid; /* configuration space */
 	struct timer tick;
 	struct timer tx_soon, rx_soon; /* work for the loop's thread */
@@ -110,5 +112,6 @@ int vsock_conn_get(struct vsock_conn *c, u8 *p, u32 n);
 void vsock_conn_opened(struct vsock_conn *c);
 void vsock_conn_shutdown(struct vsock_conn *c, u32 flags);
 void vsock_conn_watch(struct vsock_conn *c);
-void vsock_conn_accept(struct virtio_vsock *d);
+/* A connection from the host, which belongs to the device from now on. */
+void vsock_conn_accept(struct virtio_vsock *d, int fd);
 void vsock_conn_deadline(struct vsock_conn *c, u64 ns);

@@ -3,6 +3,7 @@
 #include "io/connector.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/close_range.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -47,7 +48,19 @@ static bool answer(int s, u32 id, int fd)
 	return sendmsg(s, &m, MSG_NOSIGNAL) == (ssize_t)sizeof(a);
 }
 
-static int lock_in(int family)
+static int allow_looks(scmp_filter_ctx ctx)
+{
+	/* glibc's open() and fstat(). */
+	int err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
+	                           SCMP_A2(SCMP_CMP_EQ, CONNECTOR_LOOK));
+
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
+		                       SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH));
+	return err ? err : seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fstat), 0);
+}
+
+static int lock_in(int family, bool looks)
 {
 	static const int calls[] = {SCMP_SYS(recvfrom), SCMP_SYS(connect), SCMP_SYS(sendmsg),
 	                            SCMP_SYS(close), SCMP_SYS(exit_group)};
@@ -59,11 +72,13 @@ static int lock_in(int family)
 	if (!err)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
 		                       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family));
+	if (!err && looks)
+		err = allow_looks(ctx);
 	return err ? err : seccomp_load(ctx);
 }
 
 static void __attribute__((noreturn))
-connector_main(int s, const char *name, int family, connector_fn *fn, const void *arg)
+connector_main(int s, const char *name, int family, bool looks, connector_fn *fn, const void *arg)
 {
 	static const int ignored[] = {SIGINT, SIGHUP, SIGQUIT, SIGTERM, SIGTSTP, SIGPIPE};
 	struct request r;
@@ -75,7 +90,7 @@ connector_main(int s, const char *name, int family, connector_fn *fn, const void
 	if (dup2(s, 0) < 0 || close_range(1, ~0u, 0) < 0)
 		_exit(1);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-	if (lock_in(family) < 0)
+	if (lock_in(family, looks) < 0)
 		_exit(1);
 #endif
 	while (recv(0, &r, sizeof(r), 0) == (ssize_t)sizeof(r)) {
@@ -91,7 +106,8 @@ connector_main(int s, const char *name, int family, connector_fn *fn, const void
 }
 
 /* Twice a child, so that nobody has to wait for it. */
-int connector_start(int *out, const char *name, int family, connector_fn *fn, const void *arg)
+int connector_start(int *out, const char *name, int family, bool looks, connector_fn *fn,
+                    const void *arg)
 {
 	int s[2], status = 0;
 	pid_t pid;
@@ -102,7 +118,7 @@ int connector_start(int *out, const char *name, int family, connector_fn *fn, co
 	if (pid == 0) {
 		pid = fork();
 		if (pid == 0)
-			connector_main(s[1], name, family, fn, arg);
+			connector_main(s[1], name, family, looks, fn, arg);
 		_exit(pid < 0 ? 1 : 0);
 	}
 	close(s[1]);

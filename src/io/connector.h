@@ -13,9 +13,14 @@
 /* In the connector: a socket that is connected or connecting (both without blocking), or -errno. */
 typedef int connector_fn(const void *arg, u32 number);
 
+/* What a connector's filter allows besides: to look at names in the file system, without opening
+ * what is there: open(2) with CONNECTOR_LOOK, fstat(2). */
+#define CONNECTOR_LOOK (O_PATH | O_NOFOLLOW | O_CLOEXEC)
+
 /* The socket to it in *out, to be closed. `name` is that of the process, `family` the only one of
- * its sockets. 0 or -errno. */
-int connector_start(int *out, const char *name, int family, connector_fn *fn, const void *arg);
+ * its sockets; `looks`: see above. 0 or -errno. */
+int connector_start(int *out, const char *name, int family, bool looks, connector_fn *fn,
+                    const void *arg);
 /* Ask for a connection, without blocking; the answer, for which poll(2) waits, bears `id`. 0 or
  * -errno. */
 int connector_ask(int s, u32 id, u32 number);

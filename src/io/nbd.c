@@ -683,8 +683,8 @@ static int nbd_prepare(struct nbd *n, const char *uri)
 		return -errno;
 	err = n->addr.ss_family == AF_UNIX ? socket_name(n, uri) : 0;
 	if (!err)
-		err = connector_start(&n->connector, "ringer:nbd", n->addr.ss_family, connect_addr,
-		                      n);
+		err = connector_start(&n->connector, "ringer:nbd", n->addr.ss_family, false,
+		                      connect_addr, n);
 	if (err)
 		log_error("%s: cannot start the process that connects again: %s", n->image.name,
 		          strerror(-err));

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "bus/listener.h"
 #include "dev/netgso.h"
 
 #define QUEUE_BYTES (1024 * KiB)         /* waiting for one peer */
@@ -66,6 +67,7 @@ struct net_switch {
 	char name[NET_NAME_LEN];
 	struct switch_hello hello;
 	int listen_fd;
+	struct listener listener;
 	u32 uid; /* asked for once: the sandbox has no geteuid */
 	struct peer peer[SWITCH_MAX_PEERS];
 	struct mac_entry macs[MAC_SETS][MAC_WAYS];
@@ -228,13 +230,9 @@ static void peer_open(struct net_switch *s, int fd)
 	watch(p);
 }
 
-static void on_listen(void *arg, short revents)
+static void on_connection(void *arg, int fd)
 {
-	struct net_switch *s = arg;
-	int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-	if (fd >= 0)
-		peer_open(s, fd);
+	peer_open(arg, fd);
 }
 
 /* ---- to the peers ---- */
@@ -500,10 +498,9 @@ static void switch_destroy(struct netback *b)
 		if (s->peer[i].fd >= 0)
 			peer_close(&s->peer[i]);
 	timer_cancel(&s->patience);
-	if (s->listen_fd >= 0) {
-		loop_del_fd(s->loop, s->listen_fd);
+	listener_stop(&s->listener);
+	if (s->listen_fd >= 0)
 		close(s->listen_fd);
-	}
 	free(s);
 }
 
@@ -550,7 +547,7 @@ int net_switch_create(struct netback **out, struct loop *loop, const struct net_
 		goto fail;
 	for (unsigned i = 0; i < nr; i++)
 		peer_open(s, fds[i]);
-	err = loop_add_fd(loop, s->listen_fd, POLLIN, on_listen, s);
+	err = listener_start(&s->listener, loop, s->listen_fd, on_connection, s);
 	if (err)
 		goto fail;
 	*out = &s->back;

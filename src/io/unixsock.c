@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "bus/listener.h"
 
 /* Whether anybody still listens at a socket that is there. */
 static void remove_stale(const struct sockaddr_un *a)
@@ -54,6 +55,7 @@ int unix_listen(const char *path)
 struct sockcon {
 	struct chardev chardev;
 	struct loop *loop;
+	struct listener listener;
 	int listen_fd, fd; /* fd -1: no client */
 	short events;
 	bool owes_drained; /* the front's last write was short */
@@ -117,13 +119,10 @@ static void client_event(void *arg, short revents)
 		receive(s);
 }
 
-static void connected(void *arg, short revents)
+static void connected(void *arg, int fd)
 {
 	struct sockcon *s = arg;
-	int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0)
-		return;
 	s->fd = fd;
 	s->events = POLLIN;
 	if (loop_add_fd(s->loop, fd, s->events, client_event, s) < 0) {
@@ -131,7 +130,7 @@ static void connected(void *arg, short revents)
 		s->fd = -1;
 		return;
 	}
-	loop_mod_fd(s->loop, s->listen_fd, 0);
+	listener_enable(&s->listener, false);
 }
 
 static void client_gone(struct sockcon *s)
@@ -139,7 +138,7 @@ static void client_gone(struct sockcon *s)
 	loop_del_fd(s->loop, s->fd);
 	close(s->fd);
 	s->fd = -1;
-	loop_mod_fd(s->loop, s->listen_fd, POLLIN);
+	listener_enable(&s->listener, true);
 	drained(s);
 }
 
@@ -179,7 +178,7 @@ static void sockcon_destroy(struct chardev *c)
 		loop_del_fd(s->loop, s->fd);
 		close(s->fd);
 	}
-	loop_del_fd(s->loop, s->listen_fd);
+	listener_stop(&s->listener);
 	close(s->listen_fd);
 	free(s);
 }
@@ -198,7 +197,7 @@ int sockcon_create(struct chardev **out, struct loop *loop, const char *path)
 	err = s->listen_fd = unix_listen(path);
 	if (err < 0)
 		goto fail;
-	err = loop_add_fd(loop, s->listen_fd, POLLIN, connected, s);
+	err = listener_start(&s->listener, loop, s->listen_fd, connected, s);
 	if (err < 0) {
 		close(s->listen_fd);
 		goto fail;

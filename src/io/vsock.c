@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 /* Connections of the guest are made by the connector (io/connector.h), which makes the socket's
- * name PATH_<port> itself. */
+ * name PATH_<port> itself. The port is the guest's choice, and the folder may be one where others
+ * write, like /tmp: so what bears that name must be a socket itself, no link to one, and of this
+ * user or of root. It is held by a descriptor while that is looked at, and connected to by the
+ * descriptor's name in /proc, so it is the same one. */
 #include "io/vsock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -20,23 +24,55 @@ struct vsock_unix {
 	struct vsock_host host;
 	struct loop *loop;
 	int connector; /* SOCK_SEQPACKET */
+	char path[VSOCK_PATH_LEN];
+	struct ratelimit rl;
+};
+
+/* What the connector knows. */
+struct ports {
+	const char *path;
+	u32 uid;
 };
 
 /* ---- in the connector ---- */
 
-static int connect_port(const void *path, u32 port)
+/* A descriptor for the socket of that name, not a connection. -EPERM: it is not to be used. */
+static int look(const struct ports *p, u32 port)
 {
-	struct sockaddr_un sun = {.sun_family = AF_UNIX};
-	int err, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	char name[VSOCK_PATH_LEN + 16];
+	struct stat st;
+	int fd;
 
+	snprintf(name, sizeof(name), "%s_%u", p->path, port);
+	fd = open(name, CONNECTOR_LOOK);
 	if (fd < 0)
 		return -errno;
-	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s_%u", (const char *)path, port);
-	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0)
+	if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && (!st.st_uid || st.st_uid == p->uid))
 		return fd;
-	err = -errno; /* EAGAIN: its backlog is full; nobody waits here */
 	close(fd);
-	return err;
+	return -EPERM;
+}
+
+static int connect_port(const void *arg, u32 port)
+{
+	struct sockaddr_un sun = {.sun_family = AF_UNIX};
+	int err, fd, there = look(arg, port);
+
+	if (there < 0)
+		return there;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0) {
+		err = -errno;
+		close(there);
+		return err;
+	}
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "/proc/self/fd/%d", there);
+	err = connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0 ? -errno : 0;
+	close(there);
+	if (!err)
+		return fd;
+	close(fd);
+	return err; /* EAGAIN: its backlog is full; nobody waits here */
 }
 
 /* ---- the device's side ---- */
@@ -64,6 +100,11 @@ static void on_answer(void *arg, short revents)
 		loop_del_fd(u->loop, u->connector);
 		return;
 	}
+	if (fd == -EPERM)
+		guest_warn(&u->rl,
+		           "vsock: a connection was refused: what is at that port's %s_<port> is "
+		           "not a socket of this user's",
+		           u->path);
 	if (u->host.connected)
 		u->host.connected(u->host.arg, id, fd);
 	else if (fd >= 0)
@@ -124,12 +165,14 @@ static int listen_at(const char *path)
 
 int vsock_host_create(struct vsock_host **out, struct loop *loop, const char *path)
 {
+	const struct ports ports = {.path = path, .uid = geteuid()};
 	struct vsock_unix *u = calloc(1, sizeof(*u));
 	int err;
 
 	if (!u)
 		return -ENOMEM;
 	u->loop = loop;
+	snprintf(u->path, sizeof(u->path), "%s", path);
 	u->connector = -1;
 	u->host.connect = unix_connect;
 	u->host.destroy = unix_destroy;
@@ -144,7 +187,12 @@ int vsock_host_create(struct vsock_host **out, struct loop *loop, const char *pa
 		                    "path=/tmp/vm.sock");
 		goto fail;
 	}
-	err = connector_start(&u->connector, "ringer:vsock", AF_UNIX, connect_port, path);
+	if (access("/proc/self/fd", X_OK) < 0) {
+		err = -errno;
+		log_error("--vsock: /proc/self/fd: %s; mount /proc", strerror(-err));
+		goto fail;
+	}
+	err = connector_start(&u->connector, "ringer:vsock", AF_UNIX, true, connect_port, &ports);
 	if (err) {
 		log_error("--vsock: cannot start the process that connects: %s", strerror(-err));
 		goto fail;
