@@ -14,6 +14,10 @@
 
 #include "base/log.h"
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
 static void slot_add(struct pmap *p, gpa_t base, u64 size, u64 offset)
 {
 	struct pmap_slot *s = &p->slot[p->nr_slots++];
@@ -22,6 +26,39 @@ static void slot_add(struct pmap *p, gpa_t base, u64 size, u64 offset)
 	s->size = size;
 	s->hva = p->hva + offset;
 	s->code_ver = p->code_ver + (offset >> PAGE_SHIFT);
+}
+
+/* All of RAM, at an address at which large pages can be mapped. NULL: errno. */
+static u8 *map_ram(const struct pmap *p)
+{
+	u8 *area = mmap(NULL, p->ram_size + PMAP_LARGE, PROT_NONE,
+	                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	u8 *at = (u8 *)ALIGN_UP((uintptr_t)area, (uintptr_t)PMAP_LARGE);
+
+	if (area == MAP_FAILED)
+		return NULL;
+	if (at > area)
+		munmap(area, (size_t)(at - area));
+	munmap(at + p->ram_size, (size_t)(area + PMAP_LARGE - at));
+	if (mmap(at, p->ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
+	         p->fd, 0) == MAP_FAILED) {
+		int err = errno;
+
+		munmap(at, p->ram_size);
+		errno = err;
+		return NULL;
+	}
+	if (p->large)
+		madvise(at, p->ram_size, MADV_HUGEPAGE); /* heard where tmpfs may have them */
+	madvise(at, p->ram_size, MADV_DONTDUMP);
+	return at;
+}
+
+/* Where RAM is more than half of the machine's, a guest that touches it here and there is better
+ * off with small pages. */
+static bool may_be_large(u64 ram_size)
+{
+	return ram_size <= (u64)MAX(sysconf(_SC_PHYS_PAGES), 0L) * PAGE_SIZE / 2;
 }
 
 int pmap_create(struct pmap **out, u64 ram_size)
@@ -44,13 +81,14 @@ int pmap_create(struct pmap **out, u64 ram_size)
 	p->fd = memfd_create("ringer-ram", MFD_CLOEXEC);
 	if (p->fd < 0 || ftruncate(p->fd, (off_t)ram_size) < 0)
 		goto fail;
-	p->hva = mmap(NULL, ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, p->fd, 0);
-	if (p->hva == MAP_FAILED) {
-		p->hva = NULL;
-		goto fail;
+	if (may_be_large(ram_size)) {
+		p->large = calloc(ram_size / PMAP_LARGE, 1);
+		if (!p->large)
+			goto fail;
 	}
-	madvise(p->hva, ram_size, MADV_HUGEPAGE); /* only a hint: tmpfs may not have it */
-	madvise(p->hva, ram_size, MADV_DONTDUMP);
+	p->hva = map_ram(p);
+	if (!p->hva)
+		goto fail;
 
 	slot_add(p, VGA_HOLE_END, low - VGA_HOLE_END, VGA_HOLE_END);
 	slot_add(p, 0, VGA_HOLE_START, 0);
@@ -75,10 +113,9 @@ fail:
 
 int pmap_create_protected(struct pmap *p)
 {
-	void *hva = mmap(NULL, p->ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-	                 p->fd, 0);
+	u8 *hva = map_ram(p);
 
-	if (hva == MAP_FAILED) {
+	if (!hva) {
 		int err = -errno;
 
 		log_error("cannot map %llu MiB of guest memory a second time: %s; "
@@ -86,9 +123,19 @@ int pmap_create_protected(struct pmap *p)
 		          (unsigned long long)(p->ram_size / MiB), strerror(-err));
 		return err;
 	}
-	madvise(hva, p->ram_size, MADV_DONTDUMP);
 	p->bt_hva = hva;
 	return 0;
+}
+
+void pmap_enlarge(const struct pmap *p, u64 page)
+{
+	u64 i = page >> (PMAP_LARGE_SHIFT - PAGE_SHIFT);
+	u8 *at = p->hva + i * PMAP_LARGE;
+
+	if (__atomic_exchange_n(&p->large[i], 1, __ATOMIC_RELAXED))
+		return;
+	(void)*(volatile u8 *)at;               /* something must be there to be made large */
+	madvise(at, PMAP_LARGE, MADV_COLLAPSE); /* Linux 6.1; without it pages stay small */
 }
 
 void pmap_destroy(struct pmap *p)
@@ -103,6 +150,7 @@ void pmap_destroy(struct pmap *p)
 		munmap(p->code_ver, (p->ram_size >> PAGE_SHIFT) * sizeof(u32));
 	if (p->fd >= 0)
 		close(p->fd);
+	free(p->large);
 	free(p);
 }
 
@@ -130,6 +178,14 @@ static void pieces_written(const struct pmap *p, u64 at, u64 len)
 	}
 }
 
+/* `len` > 0 bytes at `at` of RAM. A large page made now, before a kernel is loaded, say, is not
+ * copied. */
+static void touch_pieces(const struct pmap *p, u64 at, u64 len)
+{
+	for (u64 i = at / PMAP_LARGE; i <= (at + len - 1) / PMAP_LARGE; i++)
+		pmap_touch(p, i * (PMAP_LARGE / PAGE_SIZE));
+}
+
 static int for_pieces(const struct pmap *p, gpa_t gpa, u8 *buf, u64 len, enum piece_op op)
 {
 	while (len) {
@@ -140,6 +196,8 @@ static int for_pieces(const struct pmap *p, gpa_t gpa, u8 *buf, u64 len, enum pi
 			return -EFAULT;
 		off = gpa - s->base;
 		n = MIN(len, s->size - off);
+		if (op == PIECE_WRITE || op == PIECE_ZERO)
+			touch_pieces(p, (u64)(s->hva - p->hva) + off, n);
 		if (op == PIECE_READ)
 			memcpy(buf, s->hva + off, n);
 		else if (op == PIECE_WRITE)

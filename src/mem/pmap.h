@@ -37,6 +37,8 @@
 #define PCI_HOLE_START    0xc0000000ull
 #define PCI_HOLE_END      0x100000000ull
 #define PMAP_CODE_MARKED  1u
+#define PMAP_LARGE_SHIFT  21
+#define PMAP_LARGE        (1ull << PMAP_LARGE_SHIFT)
 #define PMAP_CODE_SETTLED 2u
 #define PMAP_CODE_STEP    4u /* the version counts in these */
 
@@ -72,6 +74,7 @@ struct pmap {
 	u64 ram_size;
 	u8 *hva;    /* the whole of RAM */
 	u8 *bt_hva; /* the same once more, or NULL */
+	u8 *large;  /* by piece of PMAP_LARGE: was a large page asked for? NULL: none shall be */
 	_Atomic u32 *code_ver;
 	u64 low_size, high_size; /* RAM from VGA_HOLE_END, from PCI_HOLE_END: pmap_host() */
 	const struct pmap_code_hook *code_hook;   /* set before the first vCPU runs, or NULL */
@@ -87,6 +90,15 @@ void pmap_destroy(struct pmap *p);
 /* Make the second mapping, p->bt_hva, all of it readable and writable; before the first vCPU runs.
  * 0 or -errno (logged). */
 int pmap_create_protected(struct pmap *p);
+
+/* The guest begins to use this page of RAM: ask for a large host page there, once. */
+void pmap_enlarge(const struct pmap *p, u64 page);
+
+static inline void pmap_touch(const struct pmap *p, u64 page)
+{
+	if (p->large && unlikely(!p->large[page >> (PMAP_LARGE_SHIFT - PAGE_SHIFT)]))
+		pmap_enlarge(p, page);
+}
 
 /* Index of the page in RAM that a pointer into p->hva is in. */
 static inline u64 pmap_page(const struct pmap *p, const void *host)

@@ -395,6 +395,7 @@ static inline u8 *translate(struct x86_cpu *c, gva_t addr, u32 access, struct mm
 	host = ram_at(c, w->gpa);
 	if (!host)
 		return NULL;
+	pmap_touch(c->pmap, pmap_page(c->pmap, host));
 	large_note(c, addr, w);
 	if (w->perm & PERM_G)
 		c->tlb_any_global = true;

@@ -212,11 +212,11 @@ struct bt_cache {
 	u8 *rw, *rx;
 	u32 size, used;
 	u32 stubs_end;
-	u32 populated; /* bytes whose pages were asked for */
+	u64 pieces[4]; /* bit: a BT_PIECE whose memory was asked for */
 	/* Code that is rarely executed lies in chunks of its own, from the top down, so that what
-	 * is executed lies close together: offsets of the lowest chunk, of the room left in it, and
-	 * of what was asked for. */
-	u32 cold_low, cold, cold_end, cold_populated;
+	 * is executed lies close together: offsets of the lowest chunk, and of the room left in it.
+	 */
+	u32 cold_low, cold, cold_end;
 };
 
 /* ---- pages, units, entries, exits ---- */

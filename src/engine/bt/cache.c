@@ -15,6 +15,9 @@
 #define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
 #endif
@@ -53,7 +56,7 @@ static u32 cache_size(void)
 	u64 host = (u64)MAX(sysconf(_SC_PHYS_PAGES), 0L) * PAGE_SIZE;
 
 	return (u32)ALIGN_UP(MIN(MAX(host / 32, (u64)BT_CACHE_MIN), (u64)BT_CACHE_MAX),
-	                     (u64)BT_COLD_CHUNK);
+	                     (u64)BT_PIECE);
 }
 
 static int map_code(struct bt_vm *bt)
@@ -68,13 +71,15 @@ static int map_code(struct bt_vm *bt)
 		fd = memfd_create("ringer-bt", MFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	area = mmap(NULL, 2 * (size_t)size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	area = mmap(NULL, 2 * (size_t)size + BT_PIECE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+	            0);
 	if (area == MAP_FAILED) {
 		err = -errno;
 		close(fd);
 		return err;
 	}
 	pv->area = area;
+	area = (u8 *)ALIGN_UP((uintptr_t)area, (uintptr_t)BT_PIECE);
 	rw = rx = MAP_FAILED;
 	if (!ftruncate(fd, size)) {
 		rw = mmap(area, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
@@ -86,29 +91,36 @@ static int map_code(struct bt_vm *bt)
 	bt->cache.rw = rw;
 	bt->cache.rx = rx;
 	bt->cache.size = size;
-	bt->cache.cold_low = bt->cache.cold = bt->cache.cold_end = bt->cache.cold_populated = size;
+	bt->cache.cold_low = bt->cache.cold = bt->cache.cold_end = size;
 	return err;
 }
 
-static void populate(const struct bt_cache *k, u32 used, u32 end, u32 *done)
+/* A piece of the cache in one large page, which both mappings show as such: a host page fault for
+ * each small one would cost three times as much, and translated code with a flat profile waits for
+ * the instruction TLB. Where the kernel has no large page, or no MADV_COLLAPSE (Linux 6.1), small
+ * ones are asked for; where it refuses that too, they come one by one. */
+static void have_piece(struct bt_cache *k, u32 at)
 {
-	u32 n = MIN(BT_POPULATE, end - *done);
+	u32 i = at / BT_PIECE;
+	u8 *rw = k->rw + (size_t)i * BT_PIECE, *rx = k->rx + (size_t)i * BT_PIECE;
 
-	if (likely(used + BT_POPULATE / 2 < *done) || !n)
+	if (at >= k->size || (k->pieces[i / 64] >> i % 64 & 1))
 		return;
-	madvise(k->rw + *done, n, MADV_POPULATE_WRITE);
-	madvise(k->rx + *done, n, MADV_POPULATE_READ);
-	*done += n;
+	k->pieces[i / 64] |= 1ull << i % 64;
+	(void)*(volatile u8 *)rw; /* something must be there to be made large */
+	if (!madvise(rw, BT_PIECE, MADV_COLLAPSE) && !madvise(rx, BT_PIECE, MADV_COLLAPSE))
+		return;
+	madvise(rw, BT_PIECE, MADV_POPULATE_WRITE);
+	madvise(rx, BT_PIECE, MADV_POPULATE_READ);
 }
 
-/* Pages of the cache in pieces: a host page fault for each, in both mappings, costs more. An old
- * kernel refuses: then they come one by one. */
 void bt_cache_populate(struct bt_vm *bt)
 {
 	struct bt_cache *k = &bt->cache;
 
-	populate(k, k->used, k->size, &k->populated);
-	populate(k, k->cold, k->cold_end, &k->cold_populated);
+	have_piece(k, k->used);
+	have_piece(k, k->used + BT_COLD_CHUNK / 4);
+	have_piece(k, k->cold);
 }
 
 bool bt_cache_room(struct bt_cache *k, u32 hot, u32 cold)
@@ -118,7 +130,7 @@ bool bt_cache_room(struct bt_cache *k, u32 hot, u32 cold)
 			return false;
 		k->cold_end = k->cold_low;
 		k->cold_low -= BT_COLD_CHUNK;
-		k->cold = k->cold_populated = k->cold_low;
+		k->cold = k->cold_low;
 	}
 	return k->cold_low - k->used >= hot;
 }
@@ -128,7 +140,7 @@ void bt_cache_empty(struct bt_cache *k)
 	memset(k->rw + k->stubs_end, 0xcc, k->used - k->stubs_end);
 	memset(k->rw + k->cold_low, 0xcc, k->size - k->cold_low);
 	k->used = k->stubs_end;
-	k->cold_low = k->cold = k->cold_end = k->cold_populated = k->size;
+	k->cold_low = k->cold = k->cold_end = k->size;
 }
 
 static void empty_tables(struct bt_vm *bt)
@@ -196,7 +208,7 @@ void bt_cache_destroy(struct bt_vm *bt)
 	table_free(pv->links, MAX_EXITS, sizeof(*pv->links));
 	table_free(pv->ram, pv->nr_ram, sizeof(*pv->ram));
 	if (pv->area)
-		munmap(pv->area, 2 * (size_t)bt->cache.size);
+		munmap(pv->area, 2 * (size_t)bt->cache.size + BT_PIECE);
 	pthread_cond_destroy(&pv->cond);
 	pthread_mutex_destroy(&bt->lock);
 	free(pv);
