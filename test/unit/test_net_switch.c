@@ -205,13 +205,12 @@ static void a_slow_member(void **state)
 	assert_true(NETTEST_WAIT(&l.n, l.f[1].nr >= sent));
 	for (unsigned i = 0; i < sent; i++)
 		assert_int_equal(l.f[1].frame[i][5000], 1);
+	/* Of those that came while nobody waited for it some fitted, not all. */
+	assert_true(NETTEST_WAIT(&l.n, l.f[1].nr > sent));
 	/* And it is a member as before. */
-	usleep(20000);
-	bus_lock(l.n.t.bus);
-	testfront_clear(&l.f[1]);
-	bus_unlock(l.n.t.bus);
 	assert_true(send_frame(&l, 0, macs[1], 4, 60));
-	assert_true(NETTEST_WAIT(&l.n, l.f[1].nr == 1 && l.f[1].frame[0][50] == 4));
+	assert_true(NETTEST_WAIT(&l.n, heard(&l.f[1], 4)));
+	assert_true(l.f[1].nr < sent + 1 + 200);
 	lan_fini(&l);
 }
 
