@@ -69,7 +69,12 @@ static void accepted(const struct keyval_key *k, char *buf, size_t size)
 			snprintf(buf, size, "a number from %llu on", (unsigned long long)k->min);
 		break;
 	case KEYVAL_SIZE:
-		snprintf(buf, size, "a number of bytes, or one with K, M, G or T");
+		if (k->min)
+			snprintf(buf, size,
+			         "a number of bytes from %llu on, or one with K, M, G or T",
+			         (unsigned long long)k->min);
+		else
+			snprintf(buf, size, "a number of bytes, or one with K, M, G or T");
 		break;
 	case KEYVAL_WORD:
 		for (unsigned i = 0; k->words[i] && n < size; i++)

@@ -169,8 +169,9 @@ static int set_debug_exit(struct options *o, const struct option_def *d, const c
 {
 	u64 port;
 
-	if (keyval_number(arg, 0, 0xffff, &port) < 0)
-		return bad_value(d, arg, "the I/O port must be from 0 to 0xffff");
+	/* It takes four ports. */
+	if (keyval_number(arg, 1, 0xfffc, &port) < 0)
+		return bad_value(d, arg, "the I/O port must be from 1 to 0xfffc");
 	o->debug_exit_port = (int)port;
 	return 0;
 }
@@ -339,7 +340,8 @@ static bool port_where(struct vm_device *v, const char *where)
 		return false;
 	if (v->where != CONSOLE_FILE && v->where != CONSOLE_UNIX)
 		return true;
-	if (!where[5] || strlen(where + 5) > VM_PATH_MAX)
+	if (!where[5] ||
+	    strlen(where + 5) > (v->where == CONSOLE_UNIX ? UNIX_PATH_LEN : VM_PATH_MAX))
 		return false;
 	strcpy(v->path, where + 5);
 	return true;
@@ -362,8 +364,8 @@ static int set_port(const char *arg, struct device_arg *a, bool name_wanted)
 		return bad_port(arg, name_wanted, "a port needs a name: name=NAME");
 	if (a->where && !port_where(&a->device, a->where))
 		return bad_port(arg, name_wanted,
-		                "where= is tty, none, file:PATH or unix:PATH, the path of "
-		                "at most 255 bytes");
+		                "where= is tty, none, file:PATH or unix:PATH, the path of at most "
+		                "255 bytes, of a socket 107");
 	return 0;
 }
 

@@ -113,12 +113,13 @@ static int guest_find(struct run *r)
 /* ---- files ---- */
 
 /* For writing, made anew. Descriptor or -1 with the error logged. */
-static int open_output(const char *option, const char *path)
+static int open_output(const char *option, const char *path, const char *example)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
 
 	if (fd < 0)
-		log_error("%s %s: cannot open for writing: %s", option, path, strerror(errno));
+		log_error("%s %s: cannot open for writing: %s; for example: %s %s", option, path,
+		          strerror(errno), option, example);
 	return fd;
 }
 
@@ -128,18 +129,19 @@ static int open_outputs(struct run *r)
 	struct vm_config *c = &r->cfg;
 
 	if (o->console == CONSOLE_FILE) {
-		c->console_fd = open_output("--console", o->console_path);
+		c->console_fd = open_output("--console", o->console_path, "file:console.log");
 		if (c->console_fd < 0)
 			return VM_EXIT_USAGE;
 	}
 	if (o->debugcon_path) {
-		c->debugcon_fd = *o->debugcon_path ? open_output("--debugcon", o->debugcon_path)
+		c->debugcon_fd = *o->debugcon_path ? open_output("--debugcon", o->debugcon_path,
+		                                                 "file:debug.log")
 		                                   : STDOUT_FILENO;
 		if (c->debugcon_fd < 0)
 			return VM_EXIT_USAGE;
 	}
 	if (o->trace_path) {
-		int fd = open_output("-D", o->trace_path);
+		int fd = open_output("-D", o->trace_path, "trace.log");
 
 		if (fd < 0)
 			return VM_EXIT_USAGE;

@@ -70,8 +70,8 @@ static int open_folder(const struct share_option *s)
 	int fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
-		log_error("--share %s=%s: cannot open the folder: %s", s->tag, s->path,
-		          strerror(errno));
+		log_error("--share %s=%s: cannot open the folder: %s; for example: " EXAMPLE,
+		          s->tag, s->path, strerror(errno));
 	return fd;
 }
 

@@ -400,6 +400,23 @@ int image_raw_fd(struct image **out, int fd, const char *name, bool ro)
 	return raw_make(out, fd, name, ro);
 }
 
+static const char *open_hint(int err, bool ro)
+{
+	switch (err) {
+	case -ENOENT:
+	case -ENOTDIR:
+		return "; check the path, or make one, for example: truncate -s 4G disk.img";
+	case -EISDIR:
+		return "; a guest gets a folder by --share TAG=DIR";
+	case -EACCES:
+	case -EROFS:
+	case -EPERM:
+		return ro ? "" : "; ,ro opens it for reading only";
+	default:
+		return "";
+	}
+}
+
 int image_raw_open(struct image **out, const char *path, const struct image_raw_config *cfg)
 {
 	/* O_NONBLOCK: a FIFO must not stop us here. It means nothing to files and disks. */
@@ -408,10 +425,8 @@ int image_raw_open(struct image **out, const char *path, const struct image_raw_
 
 	if (fd < 0) {
 		err = -errno;
-		log_error("%s: cannot open: %s%s", path, strerror(-err),
-		          !cfg->ro && (err == -EACCES || err == -EROFS || err == -EPERM)
-		                  ? "; ,ro opens it for reading only"
-		                  : "");
+		log_error("disk image %s: cannot open: %s%s", path, strerror(-err),
+		          open_hint(err, cfg->ro));
 		return err;
 	}
 	err = raw_make(out, fd, path, cfg->ro);

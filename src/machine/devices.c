@@ -53,7 +53,9 @@ static int create_file(struct chardev **out, struct loop *loop, const char *path
 	cfg.out_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
 	if (cfg.out_fd < 0) {
 		err = -errno;
-		log_error("file:%s: cannot open for writing: %s", path, strerror(-err));
+		log_error("--device where=file:%s: cannot open for writing: %s; for example: "
+		          "--device console,where=file:hvc0.log",
+		          path, strerror(-err));
 		return err;
 	}
 	err = console_create(out, loop, &cfg);

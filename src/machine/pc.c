@@ -339,13 +339,6 @@ static int create_devices(struct pc *pc, const struct vm_config *cfg, const stru
 
 		err = debugcon_create(&con, env, &con_cfg);
 	}
-	if (!err && cfg->debug_exit_port >= 0) {
-		struct debugexit *ex;
-		const struct debugexit_config ex_cfg = {
-			.iobase = (u16)cfg->debug_exit_port, .exit = on_debug_exit, .arg = vm};
-
-		err = debugexit_create(&ex, env, &ex_cfg);
-	}
 	if (!err && cfg->testdev) {
 		struct testdev *td;
 		const struct testdev_config td_cfg = {
@@ -354,6 +347,24 @@ static int create_devices(struct pc *pc, const struct vm_config *cfg, const stru
 		err = testdev_create(&td, env, &td_cfg);
 	}
 	return err;
+}
+
+/* Last of all: the user chose its place, among those that are left. 0 or an exit code. */
+static int create_debug_exit(const struct vm_config *cfg, const struct dev_env *env, struct vm *vm)
+{
+	const struct debugexit_config ex_cfg = {
+		.iobase = (u16)cfg->debug_exit_port, .iosize = 4, .exit = on_debug_exit, .arg = vm};
+	struct debugexit *ex;
+
+	if (cfg->debug_exit_port < 0)
+		return 0;
+	if (!bus_is_free(env->bus, BUS_PIO, ex_cfg.iobase, ex_cfg.iosize)) {
+		log_error("--debug-exit %#x: a device of the machine is at one of the ports from "
+		          "there to %#x; for example: --debug-exit 0x501",
+		          ex_cfg.iobase, ex_cfg.iobase + ex_cfg.iosize - 1u);
+		return VM_EXIT_USAGE;
+	}
+	return debugexit_create(&ex, env, &ex_cfg) < 0 ? VM_EXIT_HOST : 0;
 }
 
 static int create_engine(struct vm *vm)
@@ -439,6 +450,9 @@ int pc_create(struct vm *vm, const struct vm_config *cfg)
 		code = whose_fault(err);
 		goto fail;
 	}
+	code = create_debug_exit(cfg, &env, vm);
+	if (code)
+		goto fail;
 	firmware_interrupts(pc);
 	vcpu_x86(vm->vcpu[0])->after_reset = apply_boot_state;
 	vcpu_x86(vm->vcpu[0])->after_reset_arg = pc;

@@ -89,8 +89,8 @@ for c in ["", "pty", "file:", "tty1"]:
     refuses(["run", "--console", c], "--console", "tty, file:PATH or none", EXAMPLE)
 for c in ["", "tty", "file:"]:
     refuses(["run", "--debugcon", c], "--debugcon", "file:PATH or stdio", EXAMPLE)
-for p in ["", "x", "65536", "0x10000", "-1", "0x"]:
-    refuses(["run", "--debug-exit", p], "--debug-exit", "from 0 to 0xffff", EXAMPLE)
+for p in ["", "x", "65536", "0x10000", "-1", "0x", "0", "0xfffd", "0xf4x"]:
+    refuses(["run", "--debug-exit", p], "--debug-exit", "from 1 to 0xfffc", EXAMPLE)
 for g in ["", "0", "65536", "unix:", "localhost:1"]:
     refuses(["run", "--gdb", g], "--gdb", "1 to 65535 or unix:PATH", EXAMPLE)
 refuses(["run", "--gdb", "unix:/" + "x" * 107], "at most 107 bytes")
@@ -150,6 +150,55 @@ refuses(["run", "--disk", "ram:8M,snapshot"], "RAM disk", "for example")
 refuses(["run", "--disk", "x,queues=0"], "queues=0", "1 to 16")
 refuses(["run", "--disk", "x,serial=123456789012345678901"], "20 characters", "for example")
 refuses(["run", "--disk", "x,ro,snapshot"], "snapshot", "for example")
+
+for d, says in [("x,size=0", "from 512 on"), ("x,size=-1", "from 512 on"), ("x,size=1Mx", "from 512 on"),
+                ("x,size=16777216T", "K, M, G or T"), ("x,offset=1 M", "K, M, G or T"), ("", "wanted first"),
+                ("x,queues=1x", "from 1 to 16"), ("x,queues=", "from 1 to 16"), ("x,queues", "from 1 to 16"),
+                ("x,queues=18446744073709551617", "from 1 to 16"), ("x,ro=maybe", "on or off"),
+                ("x,ro,ro", "given twice"), ("x,cache=writethrough", "writeback or none"),
+                ("x,werror=retry", "report or stop"), ("x,serial=", "some text"),
+                ("nbd://localhost/x,reconnect=3601", "from 0 to 3600"), ("ram:", "RAM disk"),
+                ("ram:-5", "RAM disk"), ("ram:0x10", "RAM disk"), ("ram:99999999T", "RAM disk"),
+                ("ram:8Mx", "RAM disk")]:
+    refuses(["run", "--disk", d], "--disk", says, EXAMPLE)
+refuses(["run", *["--disk", "x"] * 25], "--disk", "24 disks", EXAMPLE)
+
+# Devices, shared folders, virtio sockets.
+for d, says in [("", "rng, balloon, console and port"), ("rngx", "rng, balloon, console and port"),
+                ("rng,foo", 'no such key: "foo"; there are: packed'), ("rng,packed=1", "on or off"),
+                ("balloon,foo=1", "there are: amount, deflate-on-oom"), ("balloon,amount", "K, M, G or T"),
+                ("balloon,amount=-1", "K, M, G or T"), ("balloon,amount=1x", "K, M, G or T"),
+                ("balloon,amount=99999999999T", "K, M, G or T"), ("balloon,reporting=2", "on or off"),
+                ("console,where=pipe:x", "unix:PATH"), ("console,where=", "some text"),
+                ("console,where=file:", "unix:PATH"), ("console,where=file:" + "x" * 256, "255 bytes"),
+                ("console,where=unix:" + "x" * 108, "of a socket 107"), ("console,foo=1", "no such key"),
+                ("port,where=none", "needs a name"), ("port,name=" + "x" * 32, "at most 31 bytes"),
+                ("port,name=a,name=b", "given twice")]:
+    refuses(["run", "--device", d], "--device", says, EXAMPLE)
+for amount in ["512M", "1G", "16777215T"]:
+    refuses(["run", "--device", "balloon,amount=" + amount], "--device balloon,amount=",
+            r"has 512M \(-m\)", EXAMPLE)
+refuses(["run", "-m", "64M", "--device", "balloon,amount=64M"], r"has 64M \(-m\)", "amount=32M")
+refuses(["run", *["--device", "rng"] * 40], "--device", "PCI slots", EXAMPLE)
+refuses(["run", "--device", "console,where=tty"], "one console", "--console none")
+for x, says in [("", "wanted first"), ("x", "a folder"), ("x=", "a folder"), ("=x", "a folder"),
+                ("x" * 37 + "=/", "36 bytes"), ("x=/,rw", 'no such key: "rw"; there are: ro, locks'),
+                ("x=/,ro=1", "on or off"), ("x=/,locks=maybe", "guest or host"),
+                ("x=/,locks", "guest or host")]:
+    refuses(["run", "--share", x], "--share", says, EXAMPLE)
+refuses(["run", "--share", "x=/", "--share", "x=/tmp"], "--share", "another share has that tag", EXAMPLE)
+for v, says in [("cid=3", "path="), ("path=/x", "cid="), ("cid=3x,path=/x", "from 3 to 4294967294"),
+                ("cid=4294967295,path=/x", "from 3 to"), ("cid=3,path=/x,foo=1", 'no such key: "foo"'),
+                ("cid=3,cid=4,path=/x", "given twice")]:
+    refuses(["run", "--vsock", v], "--vsock", says, EXAMPLE)
+for g in ["12x", "1234,wait,wait", "1234,nowait", "-1", "65536,wait"]:
+    refuses(["run", "--gdb", g], "--gdb", "1 to 65535 or unix:PATH", EXAMPLE)
+for n in ["64x", "1 ", " 1", "+1"]:
+    refuses(["run", "-c", n], "-c ", "from 1 to 64", EXAMPLE)
+for f in ["nosuch.bin", "/nonexistent/bios", "./nosuch"]:
+    refuses(["run", "-q", "--firmware", f], f"firmware {f}: No such file", "check the path")
+for extra in [["--kernel", "x"], ["--initrd", "x"], ["--cmdline", "x"]]:
+    refuses(["run", "--firmware", "x", *extra], "--firmware", "leave out one side")
 
 # Help and man page know the same options.
 source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

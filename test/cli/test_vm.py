@@ -376,7 +376,8 @@ class Terminal:
             self.proc.kill()
         self.proc.wait()
         self.read(0.1)
-        check(self.proc.returncode == code, f"{what}: {self.proc.returncode}, not {code}; "
+        codes = code if isinstance(code, list) else [code]
+        check(self.proc.returncode in codes, f"{what}: {self.proc.returncode}, not {code}; "
               f"{self.out[-300:]!r}")
         check(termios.tcgetattr(self.slave) == self.before, f"{what}: the terminal is not restored")
         os.close(self.master)
@@ -493,6 +494,137 @@ def bad_files(guest, tmp):
               len(err.splitlines()) == 1, f"{what}: code {r.returncode}, {err!r}")
 
 
+def refuses(kernel, *args, says):
+    """Code 2 and one line, which says that; nothing was started."""
+    r = run(kernel, *args)
+    err = r.stderr.decode()
+    check(r.returncode == 2 and r.stdout == b"" and err.count("\n") == 1 and
+          err.startswith("ringer: error: ") and re.search(says, err),
+          f"{' '.join(args)}: code {r.returncode}, {err!r}")
+
+
+def bad_devices(guest, tmp):
+    """What is wrong with an option shows only when the machine is made."""
+    def path(name, size=0):
+        p = os.path.join(tmp, name)
+        with open(p, "wb") as f:
+            f.truncate(size)
+        return p
+
+    kernel = guest("poweroff")
+    image, folder = path("d.img", 1 << 20), os.path.join(tmp, "folder")
+    fifo, loop = os.path.join(tmp, "fifo"), os.path.join(tmp, "loop")
+    if not os.path.exists(folder):
+        os.mkdir(folder)
+        os.mkfifo(fifo)
+        os.symlink("loop", loop)
+    for disk, says in [(folder, "disk image .*Is a directory; .*--share"),
+                       (os.path.join(tmp, "none"), "No such file.*truncate"), (loop, "symbolic"),
+                       (fifo, "regular file or a block device"),
+                       ("/dev/null", "regular file or a block device"),
+                       (path("odd.img", 100), "512 bytes at least"),
+                       (path("bad.qcow2", 4096), "not a qcow2 image.*format=raw"),
+                       (image + ",offset=2M", "reaches beyond its end"),
+                       (image + ",offset=512,size=1M", "reaches beyond its end"),
+                       (image + ",offset=9223372036854775296,size=512", "reaches beyond its end"),
+                       ("nbd://localhost:1/x", "cannot connect.*nbdkit"),
+                       (f"nbd+unix:///x?socket={tmp}/none", "cannot connect.*nbdkit")]:
+        refuses(kernel, "--disk", disk, says=says)
+    for second in [image, image + ",ro", os.path.join(folder, "..", "d.img")]:
+        refuses(kernel, "--disk", image, "--disk", second, says="in use by another|in use: another")
+    os.link(image, os.path.join(tmp, "same.img"))
+    refuses(kernel, "--disk", image, "--disk", os.path.join(tmp, "same.img"), says="in use")
+    os.unlink(os.path.join(tmp, "same.img"))
+    for port in ["0x3f8", "0x3f6", "0xcf8", "0x510", "0x60"]:
+        refuses(kernel, "--debug-exit", port, says=f"--debug-exit {port}: .*for example: --debug-exit")
+    for option, says in [("--console", "--console .*Is a directory.*for example"),
+                         ("--debugcon", "--debugcon .*Is a directory.*for example")]:
+        refuses(kernel, option, f"file:{folder}", says=says)
+    refuses(kernel, "-d", "int", "-D", folder, says="-D .*Is a directory.*for example")
+    for share, says in [(f"x={tmp}/none", "--share x=.*No such file.*for example"),
+                        (f"x={image}", "--share x=.*Not a directory.*for example")]:
+        refuses(kernel, "--share", share, says=says)
+    quiet = ["--console", "none", "--device"]
+    for device, says in [(f"console,where=file:{folder}", "--device where=file.*Is a directory.*for example"),
+                         ("console,where=file:/nonexistent/x", "No such file.*for example"),
+                         ("port,name=a,where=unix:/nonexistent/x", "cannot listen there"),
+                         (f"port,name=a,where=unix:{folder}", "cannot listen there")]:
+        refuses(kernel, *quiet, device, says=says)
+    for path_ in ["/nonexistent/s", folder]:
+        refuses(kernel, "--vsock", f"cid=3,path={path_}", says="--vsock path=.*cannot listen.*for example")
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen(1)
+        port = busy.getsockname()[1]
+        refuses(kernel, "--net", f"user,hostfwd=tcp:{port}:22", says="hostfwd=.*in use.*for example")
+    refuses(kernel, "--net", "user,hostfwd=tcp:192.0.2.1:2222:22", says="hostfwd=.*for example")
+    refuses(kernel, "--net", "fd=77", says="--net fd=77: .*no tap device")
+    for size, says in [(100, "64, 128, 192 or 256 KiB"), (65536, "no jump")]:
+        r = subprocess.run([ringer, "run", "--engine", engine, "--firmware", path("bios", size)],
+                           stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, text=True)
+        check(r.returncode == 2 and r.stderr.count("\n") == 1 and re.search(says, r.stderr),
+              f"a BIOS of {size} bytes: {r.returncode} {r.stderr!r}")
+
+
+def left_of(session):
+    """Processes of a session, but for those that are over."""
+    left = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+                fields = f.read().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] not in "ZX":
+            left.append(int(pid))
+    return left
+
+
+def stages(guest, tmp):
+    """Signals while the machine is made, while it is paused, while gdb is waited for: the code is
+    128 and the signal's number (the signal itself, before ringer looks after signals), the terminal
+    as it was, no process left."""
+    big, sock = os.path.join(tmp, "big"), os.path.join(tmp, "v.sock")
+    with open(big, "wb") as f:
+        f.truncate(600 << 20)
+    vsock = ["--vsock", f"cid=3,path={sock}"]  # which has a second process
+    loading = ["-m", "1G", "--initrd", big]
+    gdb = ["--gdb", f"unix:{tmp}/stage.sock,wait"]
+    silent = socket.socket()
+    silent.bind(("127.0.0.1", 0))
+    silent.listen(5)
+    nbd = ["--disk", f"nbd://127.0.0.1:{silent.getsockname()[1]}/x"]
+    for sig in [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]:
+        for what, args, wait in [("loading", loading, 0.05), ("loading on", loading, 0.2),
+                                 ("a silent NBD server", nbd, 0.3), ("waiting for gdb", gdb, 0.3),
+                                 ("paused", [], 0.3)]:
+            t = Terminal(guest("spin"), *vsock, *args)
+            if what == "paused":
+                check(wait_for(t.raw, 10), "paused: not raw")
+                t.keys(MENU + b"s")
+                t.expect(rb"paused", "pause")
+            time.sleep(wait)
+            t.proc.send_signal(sig)
+            begin = time.monotonic()
+            early = what.startswith("loading") or what.startswith("a silent")
+            t.ends([128 + sig] + [-sig] * early, f"{what}, {sig.name}", 5)
+            took = time.monotonic() - begin
+            check(took < 3, f"{what}, {sig.name}: after {took:.1f} s")
+            check(wait_for(lambda: not left_of(t.proc.pid), 3),
+                  f"{what}, {sig.name}: processes left: {left_of(t.proc.pid)}")
+    t = Terminal(guest("spin"), *vsock)
+    check(wait_for(t.raw, 10), "kill: not raw")
+    t.proc.kill()
+    t.proc.wait()
+    check(wait_for(lambda: not left_of(t.proc.pid), 3), "SIGKILL: processes left")
+    os.close(t.master)
+    os.close(t.slave)
+    # What a machine left behind is replaced by the next.
+    ends(0, guest("poweroff"), *vsock, "--device", f"port,name=a,where=unix:{tmp}/port.sock")
+    ends(0, guest("poweroff"), *vsock, "--device", f"port,name=a,where=unix:{tmp}/port.sock")
+    silent.close()
+
+
 def main():
     global engine
     listing = subprocess.run([ringer, "engines"], capture_output=True, text=True).stdout
@@ -508,6 +640,9 @@ def main():
             bad_files(guest, tmp)
             signals(guest)
             terminals(guest)
+        for engine in names[:1]:  # before the guest runs all are the same
+            bad_devices(guest, tmp)
+            stages(guest, tmp)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not names else 0
 
