@@ -5,12 +5,9 @@ the PCI bus, and says on the serial line that there is nothing to start.
 
 usage: firmware_test.py [ENGINE...]
 """
-import os
 import re
-import subprocess
 import sys
 import tempfile
-import time
 
 import guest
 
@@ -19,19 +16,9 @@ IMAGES = ("bios.bin", "bios-256k.bin")
 
 def run(engine, image, top, seconds):
     """What it wrote, and what ringer said."""
-    out = os.path.join(top, "console")
-    open(out, "w", encoding="ascii").close()
-    proc = subprocess.Popen([guest.RINGER, "run", "--engine", engine, "-m", "64M", "-c", "2",
-                             "--device", "rng", "--firmware", image, "--console", f"file:{out}"],
-                            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + seconds
-    text = ""
-    while time.monotonic() < end and proc.poll() is None and "No bootable device" not in text:
-        time.sleep(0.2)
-        with open(out, encoding="latin1") as f:
-            text = f.read()
-    proc.kill()
-    return text, proc.communicate()[1]
+    return guest.console_until(lambda text: "No bootable device" in text,
+                               ["--engine", engine, "-m", "64M", "-c", "2", "--device", "rng",
+                                "--firmware", image], top, seconds)
 
 
 def main():

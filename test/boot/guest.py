@@ -135,6 +135,23 @@ def seabios(top, image="bios-256k.bin"):
     return os.path.join(top, "usr/share/seabios", image)
 
 
+def console_until(done, args, top, seconds):
+    """Run ringer, its console in a file below `top`, until done(text of it), or it ends, or the time is
+    over; that text, and what ringer itself said."""
+    out = os.path.join(top, "console")
+    open(out, "w", encoding="ascii").close()
+    proc = subprocess.Popen([RINGER, "run", *args, "--console", f"file:{out}"],
+                            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + seconds
+    text = ""
+    while time.monotonic() < end and proc.poll() is None and not done(text):
+        time.sleep(0.2)
+        with open(out, encoding="latin1") as f:
+            text = f.read()
+    proc.kill()
+    return text, proc.communicate()[1]
+
+
 def skip_all(why):
     print(f"skip: {why}\n0 passed, 0 failed, 1 skipped")
     sys.exit(77)

@@ -7,10 +7,8 @@ usage: ipxe_test.py [ENGINE...]
 """
 import os
 import re
-import subprocess
 import sys
 import tempfile
-import time
 
 import guest
 
@@ -19,20 +17,10 @@ LEASE = "net0: 10.0.2.15/255.255.255.0 gw 10.0.2.2"
 
 def run(engine, top, seconds):
     """What it wrote until it had its lease, and what ringer said."""
-    out = os.path.join(top, "console")
-    open(out, "w", encoding="ascii").close()
-    proc = subprocess.Popen([guest.RINGER, "run", "--engine", engine, "-m", "64M", "--net", "user",
-                             "--firmware", guest.seabios(top), "--disk",
-                             os.path.join(top, "usr/lib/ipxe/ipxe.iso") + ",ro", "--console", f"file:{out}"],
-                            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + seconds
-    text = ""
-    while time.monotonic() < end and proc.poll() is None and LEASE not in text:
-        time.sleep(0.2)
-        with open(out, encoding="latin1") as f:
-            text = f.read()
-    proc.kill()
-    return text, proc.communicate()[1]
+    image = os.path.join(top, "usr/lib/ipxe/ipxe.iso")
+    return guest.console_until(lambda text: LEASE in text,
+                               ["--engine", engine, "-m", "64M", "--net", "user", "--firmware",
+                                guest.seabios(top), "--disk", f"{image},ro"], top, seconds)
 
 
 def main():

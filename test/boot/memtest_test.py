@@ -8,10 +8,8 @@ usage: memtest_test.py [ENGINE...]
 """
 import os
 import re
-import subprocess
 import sys
 import tempfile
-import time
 
 import guest
 
@@ -39,20 +37,12 @@ def screen(raw):
 
 
 def run(engine, kernel, top):
-    """The screen at the last test, or when the time was over or ringer ended."""
-    out = os.path.join(top, "console")
-    end = time.monotonic() + 40 * guest.slowness * (4 if engine == "interp" else 1)
-    proc = subprocess.Popen([guest.RINGER, "run", "--engine", engine, "-m", "8M", "--kernel", kernel,
-                             "--cmdline", "console=ttyS0,115200", "--console", f"file:{out}"],
-                            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    shown = ""
-    while time.monotonic() < end and proc.poll() is None and LAST not in shown:
-        time.sleep(0.5)
-        if os.path.exists(out):
-            with open(out, encoding="latin1") as f:
-                shown = screen(f.read())
-    proc.kill()
-    return shown + proc.communicate()[1]
+    """The screen at the last test, or when the time was over or ringer ended; what ringer said."""
+    seconds = 40 * guest.slowness * (4 if engine == "interp" else 1)
+    raw, err = guest.console_until(lambda text: LAST in screen(text),
+                                   ["--engine", engine, "-m", "8M", "--kernel", kernel, "--cmdline",
+                                    "console=ttyS0,115200"], top, seconds)
+    return screen(raw) + err
 
 
 def main():
