@@ -2,8 +2,9 @@
 /* Facts from QEMU's docs/specs/fw_cfg. Every item is read-only: a DMA write is answered with the
  * error bit, a write to the data port is dropped.
  *
- * DMA is done before the write to the address register ends. Its length is the guest's, up
- * to 4 GiB, but all of it must be RAM, so the work is bounded by the guest's own memory. */
+ * DMA is done before the write to the address register ends, with the machine lock held, which
+ * others wait for: behind an item's end there are zeros, but what asks for a lot of them gets an
+ * error. */
 #include "dev/fwcfg.h"
 
 #include <endian.h>
@@ -22,6 +23,7 @@
 #define DMA_SKIP        (1u << 2)
 #define DMA_SELECT      (1u << 3)
 #define DMA_WRITE       (1u << 4)
+#define DMA_MAX_ZEROS   (64 * KiB)
 
 struct fwcfg_item {
 	const u8 *data; /* NULL: no such item */
@@ -176,6 +178,8 @@ static int dma_read(struct fwcfg *f, gpa_t addr, u32 len)
 {
 	u32 n = MIN(len, left(f));
 
+	if (len - n > DMA_MAX_ZEROS)
+		return -EINVAL;
 	/* nothing is written if a part of the target is no RAM */
 	if (n < len && pmap_zero(f->env.pmap, addr, len))
 		return -EFAULT;

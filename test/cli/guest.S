@@ -105,6 +105,22 @@ text:	.asciz "hello from the guest\r\n"
 	out8 0xe9, 'b'
 	out8 0xe9, 'g'
 	poweroff
+#elif defined(GUEST_dma)
+	/* fw_cfg, all the time: DMA_LEN bytes of an item of 4, to 16 MiB and up. */
+2:	movl $0x02000000, dma
+	movl $dma, %eax
+	bswap %eax
+	movw $0x518, %dx
+	outl %eax, %dx
+	jmp 2b
+	.balign 8
+dma:	.long 0
+	.byte DMA_LEN >> 24, DMA_LEN >> 16 & 255, DMA_LEN >> 8 & 255, DMA_LEN & 255
+	.byte 0, 0, 0, 0, 1, 0, 0, 0
+#elif defined(GUEST_ports)
+	/* A device's registers, all the time. */
+2:	inb $CMOS + 1, %al
+	jmp 2b
 #elif defined(GUEST_button)
 	/* ACPI mode and the power button's event on, then wait for it. */
 	movb $'>', %al

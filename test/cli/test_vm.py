@@ -123,6 +123,19 @@ def signals(guest):
             took = time.monotonic() - begin
             check(up and p.returncode == 128 + sig and took < 2 and b"ended by signal" in err,
                   f"{name} and {sig.name}: code {p.returncode} after {took:.1f} s, {err!r}")
+    # Guests that keep the machine's lock busy: whoever else wants it gets it.
+    for kernel, args in [(guest("ports"), []), (guest("dma", DMA_LEN="0x10000"), []),
+                         (guest("dma", DMA_LEN="0x30000000"), ["-m", "1G"])]:
+        p = subprocess.Popen(command(kernel, *args), stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        up = wait_for(lambda: p.poll() is not None or "Seccomp:\t2" in status(p.pid))
+        time.sleep(0.3)
+        begin = time.monotonic()
+        p.terminate()
+        _, err = p.communicate(timeout=60)
+        took = time.monotonic() - begin
+        check(up and p.returncode == 143 and took < 2,
+              f"{os.path.basename(kernel)}: code {p.returncode} after {took:.1f} s, {err!r}")
     # A full pipe that nobody reads: it must still end.
     p = subprocess.Popen(command(guest("chatter")), stdin=subprocess.DEVNULL,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -188,6 +188,11 @@ static void test_dma_hostile(void **state)
 	assert_int_equal(dma(st, 0x1000, 0x0a, 4, 0x8000000000000000ull), 1);
 	pmap_read(st->t.pmap, 0, after, 16);
 	assert_memory_equal(before, after, 16);
+	/* a lot of zeros behind the item, while everybody waits */
+	pmap_write(st->t.pmap, 0x1bffff, "x", 1);
+	assert_int_equal(dma(st, 0x1000, 0x0a, 0x100000, 0xc0000), 1);
+	pmap_read(st->t.pmap, 0x1bffff, after, 1);
+	assert_int_equal(after[0], 'x');
 	/* writing an item */
 	assert_int_equal(dma(st, 0x1000, 0x18, 4, 0x2000), 1);
 	assert_int_equal(item(st, FWCFG_SIGNATURE, 4), get_le32("QEMU"));
