@@ -3,9 +3,10 @@
 """Networks under load, in a Debian from its disk, unattended, in some 10 minutes. By `--net user`: ssh with its
 exit codes, scp of 200 MiB both ways, a download of 500 MB from the host's loopback, datagrams in
 pieces. By `--net switch`: two machines that ping each other and move 1 GiB, and what iperf3
-measures. All with checksums; afterwards the kernels must not have complained.
+measures. By `--net tap`: two queues in a network namespace of their own, eight transfers at once; skipped
+without the right to make an interface. All with checksums; afterwards the kernels must not have complained.
 
-usage: net.py [--engine E] [--cpus N] [--parts user,switch] [--small] [--image FILE --key FILE]
+usage: net.py [--engine E] [--cpus N] [--parts user,switch,tap] [--small] [--image FILE --key FILE]
 
 --image: a disk that tools/make-image made with --ssh-key, which isn't changed, and --key: the other half
 of that key; without them one is made, which takes its time. --small: a tenth of the bytes. What
@@ -31,16 +32,17 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "boot"))
 import guest  # noqa: E402
 
-PARTS = ("user", "switch")
+PARTS = ("user", "switch", "tap")
 MIB = 1 << 20
 PING = re.compile(r"= ([\d.]+)/([\d.]+)/([\d.]+)/[\d.]+ ms")
 CODE = 7
+TAP = "tuntap add dev tap0 mode tap multi_queue vnet_hdr".split()
 
 
 # ---- the host's side ----
 
 class Pattern(http.server.BaseHTTPRequestHandler):
-    """/N: N bytes that differ from block to block."""
+    """GET /N: N bytes that differ from block to block. PUT: the checksum of what came."""
     block = os.urandom(MIB)
 
     @classmethod
@@ -64,13 +66,24 @@ class Pattern(http.server.BaseHTTPRequestHandler):
             for part in self.parts(size):
                 self.wfile.write(part)
 
+    def do_PUT(self):
+        left, h = int(self.headers["Content-Length"]), hashlib.sha256()
+        self.send_response_only(100)
+        self.end_headers()
+        while left and (got := self.rfile.read(min(left, MIB))):
+            h.update(got)
+            left -= len(got)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(h.hexdigest().encode() + b"\n")
+
     def log_message(self, *args):
         pass
 
 
 @contextlib.contextmanager
-def web_server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pattern)
+def web_server(address="127.0.0.1"):
+    server = http.server.ThreadingHTTPServer((address, 0), Pattern)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server.server_port
@@ -116,9 +129,9 @@ class Soak:
         self.unit = 10 if opts.small else 1
 
     @contextlib.contextmanager
-    def machine(self, name, *more):
+    def machine(self, name, *more, cpus=None):
         g = guest.Guest(None, command=[guest.RINGER, "run", "--engine", self.opts.engine, "-m", "1G", "-c",
-                                       str(self.opts.cpus), "--name", name, "--firmware", self.firmware, "--disk",
+                                       str(cpus or self.opts.cpus), "--name", name, "--firmware", self.firmware, "--disk",
                                        self.image + ",snapshot=on", *more])
         try:
             with g:
@@ -137,6 +150,11 @@ class Soak:
         g.expect("# ", 30)
         g.script()
         self.score.note(f"{name}: logged in")
+
+    def address(self, g, address):
+        g.sh("systemctl stop systemd-networkd.socket systemd-networkd")  # it would look for DHCP
+        g.sh("i=$(ls /sys/class/net | grep -v lo) && ip link set $i up && ip addr flush dev $i && "
+             f"ip addr add {address}/24 dev $i")
 
     def end(self, g, name):
         bad = g.sh("dmesg -l emerg,alert,crit,err", 60)
@@ -223,9 +241,7 @@ class Soak:
         with self.machine("net-a", "--net", lan) as a, self.machine("net-b", "--net", lan) as b:
             for n, g in enumerate((a, b), 1):
                 self.login(g, f"switch: {n}")
-                g.sh("systemctl stop systemd-networkd.socket systemd-networkd")  # it would look for DHCP
-                g.sh("i=$(ls /sys/class/net | grep -v lo) && ip link set $i up && ip addr flush dev $i && "
-                     f"ip addr add 192.168.77.{n}/24 dev $i")
+                self.address(g, f"192.168.77.{n}")
             for g, n in ((a, 2), (b, 1)):
                 self.ping(g, f"switch: ping of {n}", f"-c 50 -i 0.1 192.168.77.{n}")
                 self.ping(g, f"switch: ping of {n} in pieces", f"-c 5 -i 0.1 -s 30000 192.168.77.{n}")
@@ -234,6 +250,7 @@ class Soak:
             self.iperf(a, b)
             for g, n in ((a, 1), (b, 2)):
                 self.monitor(g, n)
+            for g, n in ((a, 1), (b, 2)):
                 self.end(g, f"switch: {n}")
 
     def stream(self, src, dst, n, size):
@@ -254,17 +271,21 @@ class Soak:
         self.score.check(sent and sent == got, f"switch: checksums of {size} bytes to {n}: {sent} {got}")
         self.rate(f"switch: to {n} by nc, with sha256sum on both sides", size, time.monotonic() - begin)
 
-    def monitor(self, g, n):
-        """What the monitor counts: frames that the other machine had no time for are lost."""
+    def counts(self, g):
+        """What the monitor prints of its devices."""
         at = len(g.out)
         g.send(guest.MENU + b"i")
         for _ in range(20):
-            g.pump(0.2)
-            m = re.search(rb"(\d+) frames from the guest, (\d+) to it.*?(\d+) frames lost to it", g.out[at:], re.S)
-            if m:
+            g.pump(0.5)
+            if b"\nlapic:" in g.out[at:]:
                 break
-        g.pump(1)
+        g.pump(0.5)
         g.mark = len(g.out)
+        return g.out[at:].replace(b"\r\n", b"\n").decode(errors="replace")
+
+    def monitor(self, g, n):
+        """Frames that the other machine had no time for are lost."""
+        m = re.search(r"(\d+) frames from the guest, (\d+) to it.*?(\d+) frames lost to it", self.counts(g), re.S)
         if self.score.check(m, f"switch: no counts of {n}: {g.tail()}"):
             self.score.note(f"switch: {n}: {int(m[1])} frames sent, {int(m[2])} received, {int(m[3])} lost on the way")
 
@@ -282,6 +303,53 @@ class Soak:
                             f"{end['sum_sent'].get('retransmits', 0)} sent again")
 
 
+    # ---- tap ----
+
+    def tap(self):
+        """In a network namespace of its own, which ends with it."""
+        if not self.opts.inside:
+            space = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+            got = subprocess.run([*space, "ip", *TAP], capture_output=True, text=True, check=False, timeout=60)
+            if got.returncode:
+                self.score.skip(f"no tap can be made here: {got.stderr.strip()}")
+                return
+            got = subprocess.run([*space, sys.executable, os.path.abspath(__file__), "--inside", "--parts", "tap", "--engine",
+                                  self.opts.engine, "--image", self.image, "--key", self.opts.key, *["--small"] * self.opts.small],
+                                 stdout=subprocess.PIPE, text=True, check=False, timeout=1800)
+            print(got.stdout.rpartition("\n")[0].rpartition("\n")[0])
+            if m := re.search(r"^(\d+) passed, (\d+) failed", got.stdout, re.M):
+                self.score.passed += int(m[1])
+                self.score.failed += int(m[2])
+            else:
+                self.score.check(False, f"tap: no end, code {got.returncode}")
+            return
+        for command in ("link set lo up", " ".join(TAP), "addr add 192.168.78.1/24 dev tap0", "link set tap0 up"):
+            subprocess.run(["ip", *command.split()], check=True, timeout=60)
+        with self.machine("net-tap", "--net", "tap=tap0,queues=2", cpus=2) as g, web_server("192.168.78.1") as web:
+            self.login(g, "tap")
+            self.address(g, "192.168.78.2")
+            queues = g.sh("ls -d /sys/class/net/e*/queues/rx-* | wc -l")
+            self.score.check(queues == "2", f"tap: the guest has {queues} queues")
+            self.ping(g, "tap: ping of the host", "-c 50 -i 0.1 192.168.78.1")
+            self.many(g, f"http://192.168.78.1:{web}", 32 * MIB // self.unit)
+            pairs = re.findall(r"pair (\d): (\d+) sent, (\d+) received", self.counts(g))
+            self.score.note("tap: " + "; ".join(f"queue {n}: {sent} sent, {received} received" for n, sent, received in pairs))
+            self.score.check(len(pairs) == 2 and all(int(n) > 50 for p in pairs for n in p[1:]), f"tap: queues in use: {pairs}")
+            self.end(g, "tap")
+
+    def many(self, g, url, size):
+        """Eight at once, so that there are flows for each queue."""
+        begin = time.monotonic()
+        got = g.sh(f"for i in $(seq 8); do curl -sS {url}/{size} | sha256sum & done; wait", 900).replace(" -", "").split()
+        self.score.check(got == [Pattern.digest(size)] * 8, f"tap: eight downloads of {size} bytes: {got}")
+        self.rate("tap: eight downloads", 8 * size, time.monotonic() - begin)
+        want = g.sh(f"head -c {size} /dev/urandom > /dev/shm/up; sha256sum < /dev/shm/up", 120).split()[0]
+        begin = time.monotonic()
+        got = g.sh(f"for i in $(seq 8); do curl -sS -T /dev/shm/up {url}/$i & done; wait", 900).split()
+        self.score.check(got == [want] * 8, f"tap: eight uploads of {size} bytes: {got}")
+        self.rate("tap: eight uploads", 8 * size, time.monotonic() - begin)
+
+
 def options():
     ap = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     ap.add_argument("--engine", default="bt")
@@ -290,6 +358,7 @@ def options():
     ap.add_argument("--small", action="store_true", help="a tenth of the bytes")
     ap.add_argument("--image", metavar="FILE", help="made by tools/make-image --ssh-key")
     ap.add_argument("--key", metavar="FILE", help="the secret half of that key")
+    ap.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)  # the namespace of `tap`
     opts = ap.parse_args()
     opts.parts = opts.parts.split(",")
     for part in opts.parts:
