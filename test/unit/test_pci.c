@@ -223,6 +223,66 @@ static void test_moving(void **state)
 	assert_true(seen(st, &st->a, a) && seen(st, &st->b, b));
 }
 
+static void bar64_set(struct st *st, u64 at)
+{
+	cfg_write(&st->p, 1, PCI_BAR0 + 8, (u32)at, 4);
+	cfg_write(&st->p, 1, PCI_BAR0 + 12, (u32)(at >> 32), 4);
+}
+
+/* Places that a guest may give a BAR and no machine would: the end of all addresses, over the
+ * processor's own, over itself, half and half. What answers there is the card or nobody. */
+static void test_odd_places(void **state)
+{
+	struct st *st = *state;
+	struct pcitest *p = &st->p;
+	const u64 len = 128 * MiB, places[] = {0 - len, /* up to the last byte */
+	                                       0xfee00000 & ~(len - 1),
+	                                       1ull << 63,
+	                                       1ull << 52,
+	                                       64 * GiB - len,
+	                                       len};
+
+	cfg_write(p, 1, PCI_BAR0, 0xd0000000, 4);
+	for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
+		u64 at = places[i];
+
+		bar64_set(st, at);
+		assert_true(bar_base(p, 1, 2) == at);
+		st->a.reg[1] = 0;
+		mmio_out(p, at + len - 8, 0x1234 + i, 4);
+		assert_int_equal(st->a.reg[1], 0x1234 + i);
+		/* over its end, and over that of all addresses */
+		st->a.reg[0] = st->a.reg[1] = 0;
+		mmio_out(p, at + len - 2, ~0ull, 8);
+		assert_int_equal(st->a.reg[0], 0);
+		mmio_in(p, at + len - 1, 8);
+		mmio_in(p, at - 4, 8);
+	}
+	/* over the card's own registers: one of the two, until it is gone */
+	bar64_set(st, 0xd0000000);
+	assert_true(seen(st, &st->a, 0xd0000000));
+	/* half an address at a time, with decoding on */
+	for (u32 i = 0; i < 64; i++) {
+		cfg_write(p, 1, PCI_BAR0 + 12, 1u << (i & 31), 4);
+		cfg_write(p, 1, PCI_BAR0 + 8 + (i & 3), ~0u << (i & 31), 1);
+		mmio_in(p, bar_base(p, 1, 2), 8);
+	}
+	/* ports: at the end of their space, over the bridge's */
+	cfg_write(p, 1, PCI_COMMAND, 3, 2);
+	for (u32 port = 0; port < 0x10000; port += 0x7f0) {
+		cfg_write(p, 1, PCI_BAR0 + 4, port, 4);
+		outl(&p->t, (u16)port, port);
+	}
+	cfg_write(p, 1, PCI_BAR0 + 4, 0xffff, 4);
+	outl(&p->t, 0xfffe, 1);
+	inl(&p->t, 0xffff);
+	cfg_write(p, 1, PCI_BAR0 + 4, 0xcf0, 4);
+	outl(&p->t, 0xcf8, 0x80000000);
+	assert_int_equal(inl(&p->t, 0xcfc), 0x00081b36);
+	dev_reset_all(p->t.devices);
+	assert_true(seen(st, &st->a, bar_base(p, 1, 0)));
+}
+
 static void test_pins(void **state)
 {
 	struct st *st = *state;
@@ -307,6 +367,32 @@ static void test_msix(void **state)
 	dev_reset_all(p->t.devices);
 	assert_false(pci_msix_enabled(&st->a.f));
 	assert_int_equal(mmio_in(p, bar_base(p, 1, 4) + 3 * 16 + 8, 8), 1ull << 32);
+}
+
+/* Every width at every place of the MSI-X BAR, and of configuration space behind its end. */
+static void test_all_widths(void **state)
+{
+	struct st *st = *state;
+	struct pcitest *p = &st->p;
+	u64 at = bar_base(p, 1, 4), len = st->a.f.bar[4].len;
+
+	cfg_write(p, 1, PCI_COMMAND, 6, 2);
+	cfg_write(p, 1, cfg_cap(p, 1, PCI_CAP_ID_MSIX, 0) + 2, 0x8000, 2);
+	for (u64 off = 0; off < len + 8; off++)
+		for (unsigned size = 1; size <= 8; size *= 2) {
+			mmio_out(p, at + off, 0x9e3779b97f4a7c15ull * (off + 1), size);
+			mmio_in(p, at + off, size);
+		}
+	for (unsigned v = 0; v < 200; v++)
+		pci_msix_notify(&st->a.f, v);
+	assert_true(msix_pending(st, 1) >> 6 == 0); /* 70 vectors */
+	for (u32 off = 0; off < 0x1010; off++)
+		for (unsigned size = 1; size <= 8; size *= 2) {
+			u64 v = bus_read(p->t.bus, BUS_MMIO, ECAM + (2 << 15) + off, size);
+
+			if (off >= PCI_CONFIG_SIZE && off + size <= 0x1000)
+				assert_true(v == size_mask(size));
+		}
 }
 
 static void test_msi(void **state)
@@ -406,6 +492,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_sizing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_assigned, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moving, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_odd_places, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_all_widths, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_msix, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_msi, setup, teardown),
