@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Isolation as an attack: random hostile guest code, aimed at the monitor's own addresses, on an
- * engine and on the reference interpreter. world.c: the machines and what must not change; gen.c:
- * the code. */
+ * engine and on the reference interpreter. world.c: the machines and what must not change; gen.c
+ * and runs.c: the code. */
 #pragma once
 
 #include "cpu/x86/x86.h"
@@ -57,9 +57,17 @@ struct targets {
 };
 u64 target_pick(const struct targets *t, struct rnd *r);
 
-/* locks: also LOCK and XCHG. Across cache lines, a host that detects split locks makes each of them
- * wait for up to a second. */
-void attack_generate(struct attack_case *a, const struct targets *t, struct rnd *r, bool locks);
+struct attack_kinds {
+	/* Also LOCK and XCHG. Across cache lines, a host that detects split locks makes each of
+	 * them wait for up to a second. */
+	bool locks;
+	bool runs; /* of accesses (runs.c), and nothing else */
+};
+void attack_generate(struct attack_case *a, const struct targets *t, struct rnd *r,
+                     struct attack_kinds kinds);
+
+/* runs.c: a run of accesses at `p`, if there is room before `end`; its end. */
+u8 *attack_run(u8 *p, const u8 *end, struct rnd *r);
 
 /* A machine of one processor; what it has besides RAM is watched by canaries. */
 struct world {

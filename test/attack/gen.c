@@ -410,18 +410,19 @@ static void defuse(u8 *p, const u8 *end)
 	}
 }
 
-void attack_generate(struct attack_case *a, const struct targets *t, struct rnd *r, bool locks)
+void attack_generate(struct attack_case *a, const struct targets *t, struct rnd *r,
+                     struct attack_kinds kinds)
 {
 	struct gen g = {.r = r,
 	                .t = t,
 	                .p = a->code,
 	                .end = a->code + sizeof(a->code) - 32,
-	                .locks = locks};
+	                .locks = kinds.locks};
 
 	memset(a, 0, sizeof(*a));
 	a->mode = (enum attack_mode)rnd_below(r, NR_MODES + 3);
-	if (a->mode >= NR_MODES)
-		a->mode = a->mode == NR_MODES ? LONG0 : LONG3;
+	if (a->mode >= NR_MODES || kinds.runs)
+		a->mode = a->mode & 1 ? LONG0 : LONG3;
 	g.code64 = a->mode == LONG0 || a->mode == LONG3;
 	a->nr = 4 + rnd_below(r, MAX_INSNS - 4);
 	/* At the page's start, over two pages, or over the second page's end. */
@@ -444,16 +445,23 @@ void attack_generate(struct attack_case *a, const struct targets *t, struct rnd 
 		const struct form *f = &forms[rnd_below(r, ARRAY_SIZE(forms))];
 
 		a->start[i] = (u16)(a->at + (g.p - a->code));
-		if (rnd_below(r, 6) == 0)
+		if (kinds.runs || (g.code64 && rnd_below(r, 12) == 0))
+			g.p = attack_run(g.p, g.end, r);
+		else if (rnd_below(r, 6) == 0)
 			put_special(&g);
 		else if (!(f->flags & (g.code64 ? ONLY32 : ONLY64)) &&
-		         (locks || f->map || (f->op != 0x86 && f->op != 0x87)))
+		         (kinds.locks || f->map || (f->op != 0x86 && f->op != 0x87)))
 			put_form(&g, f);
 	}
+	if (g.p == a->code) /* no run had room */
+		put(&g, 0x90);
 	a->start[a->nr] = (u16)(a->at + (g.p - a->code));
 	memcpy(a->other, a->code, sizeof(a->other));
 	for (unsigned i = 0; i < 4 && a->remaps; i++)
 		a->other[rnd_below(r, (u32)(g.p - a->code))] ^= 1u << rnd_below(r, 8);
+	/* With what follows it would be RDRAND. */
+	a->other[g.p - a->code - 1] &= g.p[-1] == 0xc7 ? 0xfe : 0xff;
+	g.p[-1] &= g.p[-1] == 0xc7 ? 0xfe : 0xff;
 	defuse(a->other, a->other + (g.p - a->code));
 	defuse(a->code, g.p);
 	memset(g.p, 0xf4, 16);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* test-attack ENGINE [--seed N] [--count N] [--seconds S] [--first N] [--case N] [--alone]
- * [--exact] [--locks] [-v]: random hostile code (attack.h).
+ * [--exact] [--locks] [--runs] [-v]: random hostile code (attack.h).
  *
  * Each case runs on the engine and, from the same state, on the reference interpreter. A case is a
  * run of instructions; where one ends in an exception, the next is started behind it. After every
@@ -48,7 +48,7 @@ struct attack {
 	const struct engine_ops *engine;
 	u64 seed, count, only, first;
 	bool verbose, every;
-	bool locks;
+	struct attack_kinds kinds;
 	bool alone; /* no reference: only the monitor's memory is watched */
 	bool exact;
 	double seconds;
@@ -217,7 +217,7 @@ static enum outcome run_case(struct attack *k, struct world *w, u64 n)
 	u64 seed, none = 0;
 
 	rnd_next(&r);
-	attack_generate(&c, &k->t, &r, k->locks);
+	attack_generate(&c, &k->t, &r, k->kinds);
 	seed = (u64)rnd_next(&r) << 32 | rnd_next(&r);
 	world_load(w, &c, &k->t, seed);
 	world_load(&k->b, &c, &k->t, seed);
@@ -427,7 +427,7 @@ static void supervise(struct attack *k, double end)
 static int usage(void)
 {
 	fprintf(stderr, "usage: test-attack ENGINE [--seed N] [--count N] [--seconds S] [--case N] "
-	                "[--first N] [--alone] [--exact] [--locks] [-v]\n");
+	                "[--first N] [--alone] [--exact] [--locks] [--runs] [-v]\n");
 	return 2;
 }
 
@@ -466,7 +466,9 @@ int main(int argc, char **argv)
 		else if (!strcmp(argv[argc - 1], "--exact"))
 			k.exact = true;
 		else if (!strcmp(argv[argc - 1], "--locks"))
-			k.locks = true;
+			k.kinds.locks = true;
+		else if (!strcmp(argv[argc - 1], "--runs"))
+			k.kinds.runs = true;
 		else
 			break;
 	}
