@@ -53,6 +53,7 @@ struct watched {
 	u32 revents; /* of the last epoll_wait */
 	u32 round;   /* in which `wanted` is valid */
 	bool open;
+	bool listens; /* a forwarded port */
 };
 
 struct net_user {
@@ -68,7 +69,8 @@ struct net_user {
 	struct watched *watched; /* [nr_watched], indexed by descriptor */
 	int nr_watched;
 	u32 round;
-	unsigned nr_open; /* of `watched` */
+	unsigned nr_open;    /* of `watched` */
+	unsigned accept_max; /* with so many open nobody is accepted any more */
 
 	struct waiting *queue, **queue_tail;
 	size_t queue_bytes;
@@ -385,6 +387,8 @@ static void refresh(struct net_user *n)
 
 		if (blocked)
 			want &= ~(u32)(EPOLLIN | EPOLLPRI);
+		if (w->listens && n->nr_open >= n->accept_max)
+			want = 0; /* accept(2) would fail, again and again */
 		watch_set(n, fd, want);
 	}
 	timer_arm(&n->timer, loop_now(n->loop) + (u64)MIN(timeout, (uint32_t)SNAP_MS) * 1000000);
@@ -591,6 +595,19 @@ static int add_forwards(struct net_user *n, const struct net_config *cfg)
 	return 0;
 }
 
+/* Which of libslirp's sockets listen; there are no others yet. */
+static void find_listeners(struct net_user *n)
+{
+	for (int fd = 0; fd < n->nr_watched; fd++) {
+		socklen_t len = sizeof(int);
+		int yes = 0;
+
+		if (n->watched[fd].open &&
+		    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &len) == 0 && yes)
+			n->watched[fd].listens = true;
+	}
+}
+
 static int slirp_make(struct net_user *n, const struct net_config *cfg, const char *vm_name)
 {
 	SlirpConfig sc = {
@@ -642,6 +659,7 @@ int net_user_create(struct netback **out, struct loop *loop, const struct net_co
 	};
 	n->loop = loop;
 	n->mtu = cfg->mtu ? cfg->mtu : MTU_DEFAULT;
+	n->accept_max = (unsigned)MIN(fds.rlim_cur / 4 * 3, 1000000ul);
 	n->queue_tail = &n->queue;
 	timer_init(&n->timer, loop, on_timer, n);
 	timer_init(&n->soon, loop, on_soon, n);
@@ -662,6 +680,7 @@ int net_user_create(struct netback **out, struct loop *loop, const struct net_co
 	if (err)
 		goto fail;
 	refresh(n);
+	find_listeners(n);
 	*out = &n->back;
 	return 0;
 fail:

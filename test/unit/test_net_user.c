@@ -3,11 +3,17 @@
  * guests that take nothing. Packets are made by hand. */
 #include <malloc.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "nettest.h"
@@ -341,6 +347,16 @@ static void nonsense(void **state)
 
 /* ---- what a hostile guest can make it keep ---- */
 
+static u64 thread_ns(pthread_t t)
+{
+	struct timespec ts;
+	clockid_t id;
+
+	assert_int_equal(pthread_getcpuclockid(t, &id), 0);
+	assert_int_equal(clock_gettime(id, &ts), 0);
+	return (u64)ts.tv_sec * NSEC_PER_SEC + (u64)ts.tv_nsec;
+}
+
 static size_t heap(void)
 {
 	struct mallinfo2 m = mallinfo2();
@@ -423,6 +439,60 @@ static void holes(void **state)
 	close(fd);
 }
 
+/* More connections to a forwarded port than there are descriptors for: those that fit are taken,
+ * the others wait in the kernel, and the loop does not spin. */
+static void many_callers(void **state)
+{
+	static struct net n;
+	struct net_forward fwd = {.guest_port = 99};
+	struct sockaddr_in sin = {.sin_family = AF_INET};
+	struct rlimit was, few;
+	u16 port;
+	int fd = bound_socket(SOCK_STREAM, &port), hold[2], free_fd;
+	u64 taken, begin;
+	pid_t pid;
+	u8 done;
+
+	close(fd);
+	fwd.host.s_addr = sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	fwd.host_port = port;
+	sin.sin_port = htons(port);
+	getrlimit(RLIMIT_NOFILE, &was);
+	few = was;
+	few.rlim_cur = 64;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	net_init(&n, &fwd);
+	assert_int_equal(pipe(hold), 0);
+	pid = fork(); /* a process with descriptors of its own */
+	assert_true(pid >= 0);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		setrlimit(RLIMIT_NOFILE, &was);
+		for (unsigned i = 0; i < 100; i++) {
+			fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+			connect(fd, (struct sockaddr *)&sin, sizeof(sin));
+			usleep(3000); /* it listens with a backlog of one */
+		}
+		for (;;)
+			if (write(hold[1], "", 1) == 1)
+				pause();
+	}
+	assert_int_equal(read(hold[0], &done, 1), 1);
+	begin = thread_ns(n.n.thread);
+	usleep(300000);
+	taken = thread_ns(n.n.thread) - begin;
+	free_fd = dup(0);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(hold[0]);
+	close(hold[1]);
+	net_fini(&n);
+	close(free_fd);
+	setrlimit(RLIMIT_NOFILE, &was);
+	assert_true(taken < 150 * 1000000ull);
+	assert_in_range(free_fd, 40, 60); /* there are some left for others */
+}
+
 /* A packet each to many ports, and none of the senders is there to be answered. */
 static void many_sockets(void **state)
 {
@@ -467,7 +537,7 @@ int main(void)
 		cmocka_unit_test(tcp_plain),    cmocka_unit_test(tcp_large),
 		cmocka_unit_test(no_buffers),   cmocka_unit_test(nonsense),
 		cmocka_unit_test(fragments),    cmocka_unit_test(holes),
-		cmocka_unit_test(many_sockets),
+		cmocka_unit_test(many_sockets), cmocka_unit_test(many_callers),
 	};
 
 	log_set_level(LOG_ERROR);
