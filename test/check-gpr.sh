@@ -78,6 +78,7 @@ fwrite               dump           after x86_fpu_put()
 memset               bt-page        after x86_fpu_put(): the hook's callers, bt_flush_code()
 mprotect             bt-page        a system call
 pmap_code_moved      bt-page        clean
+pmap_enlarge         mmu_tlb        clean
 pthread_cond_wait    bt-safe        after x86_fpu_put()
 pthread_cond_broadcast bt-safe      after x86_fpu_put()
 bt_flush_code        bt-run,bt-safe after x86_fpu_put()
