@@ -389,6 +389,55 @@ static void far_apart(u64 down)
 	}
 }
 
+/* A push of memory that lies on two pages, which nothing has looked up yet, among other pushes:
+ * what was known of the stack before it is known after it. */
+SNIPPET(push_two_pages, "pushq %rax; pushq (%rbx); pushq %rcx; pushq %rdx\n" END)
+
+static void pushes(u64 arg)
+{
+	u64 top = OTHER + 2048, *at = (u64 *)top;
+	struct regs r;
+
+	map_new(OTHER, KRWX);
+	map_range(DATA, 2, KRWX);
+	for (unsigned i = 0; i < 50 && !case_bad(); i++) {
+		*(u64 *)(DATA + PAGE - 4) = 0x1122334455667788 + i;
+		memset((void *)(top - 64), 0x55, 64);
+		if (i & 1) {
+			invlpg(DATA);
+			invlpg(DATA + PAGE);
+		}
+		regs_kernel(&r, (u64)push_two_pages, top);
+		r.rbx = DATA + PAGE - 4;
+		run(&r);
+		expect_eq(r.vector, V_END, "vector");
+		expect_eq(r.rsp, top - 32, "RSP");
+		expect_eq(at[-1], r.rax, "first");
+		expect_eq(at[-2], 0x1122334455667788 + i, "from memory");
+		expect_eq(at[-3], r.rcx, "third");
+		expect_eq(at[-4], r.rdx, "fourth");
+		expect_eq(at[-5], 0x5555555555555555, "below");
+	}
+}
+
+/* As far from the code as a displacement goes, and from the start of its page farther. */
+SNIPPET(lea_far, "leaq 0x7ffffff0(%rip), %rax; leaq -0x7ffffff0(%rip), %rcx\n" END)
+
+static void lea_from_rip(u64 arg)
+{
+	struct regs r;
+
+	map_new(OTHER, KRWX);
+	for (u64 off = 0; off < PAGE - 32 && !case_bad(); off += 331) {
+		code_put(OTHER + off, lea_far);
+		regs_kernel(&r, OTHER + off, VA + 64);
+		run(&r);
+		expect_eq(r.vector, V_END, "vector");
+		expect_eq(r.rax, OTHER + off + 7 + 0x7ffffff0, "upward");
+		expect_eq(r.rcx, OTHER + off + 14 - 0x7ffffff0, "downward");
+	}
+}
+
 /* A page in place of nothing needs no flush (SDM 3A 4.10.2.3: nothing is cached for it). */
 static void became_present(u64 arg)
 {
@@ -479,6 +528,8 @@ static const struct test_case cases[] = {
 	{"page table that maps itself", self_map, 0},
 	{"an address far above its registers", far_apart, 0},
 	{"an address far below its registers", far_apart, 1},
+	{"pushes, one of memory on two pages", pushes, 0},
+	{"LEA of far from RIP", lea_from_rip, 0},
 	{"PCID and data", pcid_data, 0},
 };
 TOPIC(dtlb, 1, cases);

@@ -372,9 +372,11 @@ static bool emit_lea_direct(struct xlate *x, const struct gi *g)
 	if (home < 0 || (s64)(s32)disp != disp)
 		return false;
 	if (o->mem.base == ZYDIS_REGISTER_RIP) {
-		if (!w)
+		s64 rel = (s64)g->off + g->len + disp;
+
+		if (!w || rel != (s32)rel)
 			return false;
-		emit_va(x, home, (s32)(g->off + g->len + disp));
+		emit_va(x, home, (s32)rel);
 		return true;
 	}
 	if (o->mem.base == ZYDIS_REGISTER_NONE && o->mem.index == ZYDIS_REGISTER_NONE)

@@ -143,7 +143,7 @@ struct cold *cold_add(struct xlate *x, enum cold_kind kind)
 	} else {
 		k = &x->cold[x->nr_cold++];
 	}
-	*k = (struct cold){.kind = (u8)kind, .held = {-1, -1}};
+	*k = (struct cold){.kind = (u8)kind, .held = {-1, -1}, .t1_group = -1};
 	return k;
 }
 
@@ -679,5 +679,7 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 	for (int t = 0; t < 2; t++)
 		if (k->held[t] >= 0)
 			as_ld_gs(&x->a, BT_T0 + t, BT_GS_GPR((unsigned)k->held[t]));
+	if (k->t1_group >= 0)
+		as_ld_gs(&x->a, BT_T1, group_pointer(&x->groups[k->t1_group]));
 	x->fix[x->nr_fix++] = (struct fixup){.at = as_jmp(&x->a, 0), .insn = k->insn + 1};
 }

@@ -609,8 +609,10 @@ static void emit_body(struct xlate *x)
 			held_clear(x);
 		if ((int)n == loop_end)
 			x->pin[0] = x->pin[1] = -1;
-		for (unsigned i = colds; i < x->nr_cold; i++)
+		for (unsigned i = colds; i < x->nr_cold; i++) {
 			memcpy(x->cold[i].held, x->held, sizeof(x->held));
+			x->cold[i].t1_group = (s16)x->t1_group;
+		}
 	}
 	held_clear(x);
 }

@@ -114,14 +114,16 @@ struct cold {
 	bool saved; /* flags are in bt->flags */
 	u8 size;
 	u16 insn;
-	u32 from;   /* rel32 to patch to the cold code */
-	u32 back;   /* where to go on */
-	u32 done;   /* COLD_MISS: behind the use of the slot; 0: only the slot will do.
-	             * COLD_STRING: behind the instruction */
-	s32 site;   /* %gs-offset of the slot */
-	s32 rel;    /* COLD_MISS: still to be added to the address in BT_T0 */
-	u16 span;   /* COLD_GROUP, _STRING: bytes checked */
-	s8 held[2]; /* COLD_MISS: what the code behind expects in the scratch registers */
+	u32 from; /* rel32 to patch to the cold code */
+	u32 back; /* where to go on */
+	u32 done; /* COLD_MISS: behind the use of the slot; 0: only the slot will do.
+	           * COLD_STRING: behind the instruction */
+	s32 site; /* %gs-offset of the slot */
+	s32 rel;  /* COLD_MISS: still to be added to the address in BT_T0 */
+	u16 span; /* COLD_GROUP, _STRING: bytes checked */
+	/* COLD_MISS: what the code behind expects in the scratch registers */
+	s8 held[2];
+	s16 t1_group;
 	u32 exit;
 	u16 group;
 };
