@@ -27,6 +27,7 @@ struct conn {
 	struct {
 		u32 ack;
 		u8 flags;
+		u64 since;
 	} late[LATE];
 	unsigned nr_late;
 };
@@ -91,6 +92,14 @@ static void say(struct world *w, unsigned port, u32 ack, u8 flags)
 	net_guard_out(&w->g, f, len, w->now);
 }
 
+/* It asks who has the address. */
+static void ask(struct world *w)
+{
+	static const u8 arp[42] = {[12] = 8, [13] = 6, [21] = 1};
+
+	net_guard_out(&w->g, arp, sizeof(arp), w->now);
+}
+
 static void answer(struct world *w, unsigned port, u8 flags, bool late)
 {
 	struct conn *c = &w->conn[port];
@@ -98,6 +107,8 @@ static void answer(struct world *w, unsigned port, u8 flags, bool late)
 	if (!late && !c->nr_late) {
 		say(w, port, c->turn, flags);
 	} else if (c->nr_late < LATE) { /* else it is lost */
+		ask(w);
+		c->late[c->nr_late].since = w->now;
 		c->late[c->nr_late].ack = c->turn;
 		c->late[c->nr_late++].flags = flags;
 	}
@@ -128,6 +139,14 @@ static void advance(struct conn *c)
 	}
 }
 
+/* Answers that are late stay, and may come when another connection has these ports. */
+static void conn_end(struct conn *c)
+{
+	c->open = false;
+	memset(c->kept, 0, sizeof(c->kept));
+	memset(c->len, 0, sizeof(c->len));
+}
+
 static void receives(struct world *w, unsigned port, u32 seq, u8 flags, unsigned n, bool late)
 {
 	struct conn *c = &w->conn[port];
@@ -136,12 +155,14 @@ static void receives(struct world *w, unsigned port, u32 seq, u8 flags, unsigned
 
 	if (flags & RST) {
 		if (c->open && ahead <= 0)
-			*c = (struct conn){0};
+			conn_end(c);
 		return;
 	}
 	if (flags & SYN) {
-		if (!c->open)
-			*c = (struct conn){.open = true, .turn = seq + 1};
+		if (!c->open) {
+			c->open = true;
+			c->turn = seq + 1;
+		}
 		answer(w, port, SYN | ACK, late);
 		return;
 	}
@@ -270,19 +291,20 @@ static void step(struct world *w, struct input *in)
 		guest_raves(w, in);
 		break;
 	case 1:
-		w->now += (take(in, 1) + 1) * NSEC_PER_SEC / 2;
+		w->now += (take(in, 1) + 1) * NSEC_PER_SEC / 4;
 		net_guard_tick(&w->g, w->now);
 		break;
 	case 2: /* an answer arrives */
 		if (c->nr_late) {
-			say(w, op >> 3 & 3, c->late[0].ack, c->late[0].flags);
+			if (w->now - c->late[0].since <= NSEC_PER_SEC)
+				say(w, op >> 3 & 3, c->late[0].ack, c->late[0].flags);
 			memmove(c->late, c->late + 1, sizeof(c->late) - sizeof(c->late[0]));
 			c->nr_late--;
 		}
 		break;
 	case 3: /* libslirp ends it by itself, and says so */
 		if (op & 0x80) {
-			*c = (struct conn){0};
+			conn_end(c);
 			say(w, op >> 3 & 3, 0, RST);
 		}
 		break;

@@ -14,7 +14,9 @@
  * Sockets come with buffers. New ones can be made by a SYN and by any datagram.
  *
  * Answers to an address without an entry in libslirp's ARP or neighbour table wait for a second,
- * and for each of them it asks once (RFC 826, RFC 4861): the questions are counted. */
+ * and for each of them it asks once (RFC 826, RFC 4861): the questions are counted. An answer that
+ * has waited tells of what was: so no connection begins meanwhile, which might have the ports of an
+ * earlier one. */
 #include "io/net_guard.h"
 
 #include <string.h>
@@ -173,9 +175,11 @@ static bool tcp_in(struct net_guard *g, const struct net_packet *p, const u8 *fr
 			flow_reset(g, f);
 		else if (f)
 			return false;
-		if (!(tcp[13] & TCP_ACK) && g->sockets++ >= g->sockets_max * 3 / 4)
+		if (tcp[13] & TCP_ACK)
+			return true;
+		if (g->asked_at && now - g->asked_at <= GUARD_RESOLVE_NS)
 			return false;
-		return true;
+		return g->sockets++ < g->sockets_max * 3 / 4;
 	}
 	if (!(tcp[13] & TCP_ACK))
 		return false; /* RFC 793, 3.9: it would be dropped without a word */
@@ -232,6 +236,7 @@ static void count_unresolved(struct net_guard *g, u64 now)
 		g->unresolved = 0;
 	}
 	g->unresolved++;
+	g->asked_at = now;
 }
 
 static bool resolve_full(const struct net_guard *g, u64 now)

@@ -36,8 +36,8 @@ struct net_guard {
 	struct net_frag *frag;
 	unsigned sockets, sockets_max;
 	unsigned kept, nr_flows;
-	unsigned unresolved; /* since unresolved_at */
-	u64 unresolved_at;
+	unsigned unresolved;         /* since unresolved_at */
+	u64 unresolved_at, asked_at; /* the first of them, the last one */
 	struct guard_flow flow[GUARD_FLOWS];
 };
 

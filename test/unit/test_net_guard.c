@@ -408,12 +408,18 @@ static void unresolved(void **state)
 		net_guard_out(&r->g, i % 2 ? arp : ns, i % 2 ? sizeof(arp) : sizeof(ns), r->now);
 	}
 	assert_false(datagram(r));
+	r->g.unresolved = 1;
+	assert_true(datagram(r));
+	assert_true(segment(r, 80, ACK, 1, 1));
+	assert_false(segment(r, 81, SYN, 1, 0)); /* the answers may be of an earlier connection */
+	assert_true(segment(r, 82, SYN | ACK, 1, 0));
 	/* ARP itself passes. */
 	arp[21] = 2;
 	assert_ptr_equal(net_guard_in(&r->g, arp, &len, r->now), arp);
 	net_guard_out(&r->g, arp, len, r->now);
 	r->now += GUARD_RESOLVE_NS + 1;
 	assert_true(datagram(r));
+	assert_true(segment(r, 81, SYN, 1, 0));
 }
 
 /* Not for libslirp at all. */
