@@ -3,8 +3,8 @@
 """Networks under load, in a Debian from its disk, unattended, in some 10 minutes. By `--net user`: ssh with its
 exit codes, scp of 200 MiB both ways, a download of 500 MB from the host's loopback, datagrams in
 pieces. By `--net switch`: two machines that ping each other and move 1 GiB, and what iperf3
-measures. By `--net tap`: two queues in a network namespace of their own, eight transfers at once; skipped
-without the right to make an interface. All with checksums; afterwards the kernels must not have complained.
+measures. By `--net tap`: two queues in a network namespace of their own, eight transfers at once, and the two
+machines on a bridge; skipped without the right to make an interface. All with checksums; afterwards the kernels must not have complained.
 
 usage: net.py [--engine E] [--cpus N] [--parts user,switch,tap] [--small] [--image FILE --key FILE]
 
@@ -234,26 +234,32 @@ class Soak:
         self.score.check(os.path.exists(back) and digest(back) == want, "user: scp: checksum of what came back")
         g.sh("rm -f /dev/shm/there")
 
-    # ---- switch ----
+    # ---- two machines ----
 
     def switch(self):
-        lan = f"switch=soak-{os.getpid()}"
-        with self.machine("net-a", "--net", lan) as a, self.machine("net-b", "--net", lan) as b:
+        lan = ["--net", f"switch=soak-{os.getpid()}"]
+        with self.pair("switch", lan, lan) as machines:
+            for n, g in enumerate(machines, 1):
+                self.monitor(g, n)
+
+    @contextlib.contextmanager
+    def pair(self, name, net_a, net_b, cpus=None):
+        """Both are left running for the block."""
+        with self.machine(f"net-{name}-1", *net_a, cpus=cpus) as a, self.machine(f"net-{name}-2", *net_b, cpus=cpus) as b:
             for n, g in enumerate((a, b), 1):
-                self.login(g, f"switch: {n}")
+                self.login(g, f"{name}: {n}")
                 self.address(g, f"192.168.77.{n}")
             for g, n in ((a, 2), (b, 1)):
-                self.ping(g, f"switch: ping of {n}", f"-c 50 -i 0.1 192.168.77.{n}")
-                self.ping(g, f"switch: ping of {n} in pieces", f"-c 5 -i 0.1 -s 30000 192.168.77.{n}")
-            self.stream(a, b, 2, (1 << 30) // self.unit)
-            self.stream(b, a, 1, (1 << 30) // self.unit)
-            self.iperf(a, b)
-            for g, n in ((a, 1), (b, 2)):
-                self.monitor(g, n)
-            for g, n in ((a, 1), (b, 2)):
-                self.end(g, f"switch: {n}")
+                self.ping(g, f"{name}: ping of {n}", f"-c 50 -i 0.1 192.168.77.{n}")
+                self.ping(g, f"{name}: ping of {n} in pieces", f"-c 5 -i 0.1 -s 30000 192.168.77.{n}")
+            self.stream(name, a, b, 2, (1 << 30) // self.unit)
+            self.stream(name, b, a, 1, (1 << 30) // self.unit)
+            self.iperf(name, a, b)
+            yield a, b
+            for n, g in enumerate((a, b), 1):
+                self.end(g, f"{name}: {n}")
 
-    def stream(self, src, dst, n, size):
+    def stream(self, name, src, dst, n, size):
         """Blocks of random bytes, each with its number before it."""
         blocks = 16
         src.sh(f"head -c {size // blocks} /dev/urandom > /dev/shm/block", 300)
@@ -268,8 +274,8 @@ class Soak:
                       "rm /dev/shm/p", 900).split()[:1]
         got = dst.sh("for i in $(seq 100); do [ -s /dev/shm/got ] && break; sleep 0.2; done; cat /dev/shm/got; rm /dev/shm/got",
                      120).split()[:1]
-        self.score.check(sent and sent == got, f"switch: checksums of {size} bytes to {n}: {sent} {got}")
-        self.rate(f"switch: to {n} by nc, with sha256sum on both sides", size, time.monotonic() - begin)
+        self.score.check(sent and sent == got, f"{name}: checksums of {size} bytes to {n}: {sent} {got}")
+        self.rate(f"{name}: to {n} by nc, with sha256sum on both sides", size, time.monotonic() - begin)
 
     def counts(self, g):
         """What the monitor prints of its devices."""
@@ -289,7 +295,7 @@ class Soak:
         if self.score.check(m, f"switch: no counts of {n}: {g.tail()}"):
             self.score.note(f"switch: {n}: {int(m[1])} frames sent, {int(m[2])} received, {int(m[3])} lost on the way")
 
-    def iperf(self, a, b):
+    def iperf(self, name, a, b):
         if "iperf3" not in a.sh("command -v iperf3", code=None):
             self.score.skip("iperf3 is not in the image")
             return
@@ -298,8 +304,8 @@ class Soak:
         for what, more in (("from 1 to 2", ""), ("from 2 to 1", "-R"), ("both, four streams", "--bidir -P 4")):
             end = json.loads(a.sh(f"iperf3 -J -t {max(10 // self.unit, 2)} -c 192.168.77.2 {more}", 300))["end"]
             rates = [s["bits_per_second"] / 8e6 for k, s in end.items() if k.startswith("sum_received")]
-            self.score.check(all(r > 0.1 for r in rates) and rates, f"switch: iperf3 {what}: {rates}")
-            self.score.note(f"switch: iperf3 {what}: {', '.join(f'{r:.0f}' for r in rates)} MB/s, "
+            self.score.check(all(r > 0.1 for r in rates) and rates, f"{name}: iperf3 {what}: {rates}")
+            self.score.note(f"{name}: iperf3 {what}: {', '.join(f'{r:.0f}' for r in rates)} MB/s, "
                             f"{end['sum_sent'].get('retransmits', 0)} sent again")
 
 
@@ -323,7 +329,8 @@ class Soak:
             else:
                 self.score.check(False, f"tap: no end, code {got.returncode}")
             return
-        for command in ("link set lo up", " ".join(TAP), "addr add 192.168.78.1/24 dev tap0", "link set tap0 up"):
+        for command in ("link set lo up", " ".join(TAP), "addr add 192.168.78.1/24 dev tap0", "link set tap0 up",
+                        "link add br0 type bridge", "link set br0 up"):
             subprocess.run(["ip", *command.split()], check=True, timeout=60)
         with self.machine("net-tap", "--net", "tap=tap0,queues=2", cpus=2) as g, web_server("192.168.78.1") as web:
             self.login(g, "tap")
@@ -336,6 +343,11 @@ class Soak:
             self.score.note("tap: " + "; ".join(f"queue {n}: {sent} sent, {received} received" for n, sent, received in pairs))
             self.score.check(len(pairs) == 2 and all(int(n) > 50 for p in pairs for n in p[1:]), f"tap: queues in use: {pairs}")
             self.end(g, "tap")
+        for i in (1, 2):
+            for command in (" ".join(TAP).replace("tap0", f"tap{i}"), f"link set tap{i} master br0", f"link set tap{i} up"):
+                subprocess.run(["ip", *command.split()], check=True, timeout=60)
+        with self.pair("bridge", *(["--net", f"tap=tap{i},queues=2"] for i in (1, 2)), cpus=2):
+            pass
 
     def many(self, g, url, size):
         """Eight at once, so that there are flows for each queue."""
