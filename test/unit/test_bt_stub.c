@@ -5,6 +5,7 @@
 #include "engine/bt/asm.h"
 #include "engine/bt/helpers.h"
 #include "engine/bt/runtime.h"
+#include "engine/bt/xlate.h"
 #include "engine/interp/interp.h"
 
 #define CODE  0x10000 /* identity-mapped, as is everything */
@@ -284,15 +285,20 @@ static void test_helper_raises(void **state)
 
 /* ---- misses ---- */
 
-/* A read or write of `size` bytes at R14 by slot 3; afterwards exit 1: again, 2: executed. */
-static u32 miss(struct fix *f, bool write, u64 va, u32 flags, unsigned off, unsigned len,
-                unsigned size)
+static struct bt_range *slot(const struct fix *f, s32 at)
+{
+	return (struct bt_range *)(void *)((u8 *)f->r.c + at);
+}
+
+/* A read or write of `size` bytes at R14, `where` for R15; afterwards exit 1: again, 2: executed.
+ */
+static u32 miss_at(struct fix *f, bool write, u64 va, u32 flags, unsigned off, unsigned len,
+                   unsigned size, u32 where)
 {
 	u32 at = as_here(&f->a), one, two;
 
 	as_mov_i64(&f->a, BT_T0, va);
-	as_mov_i32(&f->a, BT_T1,
-	           BT_MISS_SLOT(BT_GS_SITE(write ? BT_SUPAC_W : BT_SUPAC_R, 3), size));
+	as_mov_i32(&f->a, BT_T1, where);
 	as_call(&f->a, stub(f, STUB_MISS + (write ? BT_SUPAC_W : BT_SUPAC_R)));
 	as_1(&f->a, 0xa9);
 	as_4(&f->a, BT_MISS1(f->page, flags));
@@ -307,10 +313,20 @@ static u32 miss(struct fix *f, bool write, u64 va, u32 flags, unsigned off, unsi
 	return at;
 }
 
+/* By slot 3, which is one of the stack's. */
+static u32 miss(struct fix *f, bool write, u64 va, u32 flags, unsigned off, unsigned len,
+                unsigned size)
+{
+	s32 site = BT_GS_SITE(write ? BT_SUPAC_W : BT_SUPAC_R, 3);
+
+	return miss_at(f, write, va, flags, off, len, size,
+	               BT_MISS_SLOT(site, BT_MISS_PAGE | (size - 1)));
+}
+
 static void test_miss_fills(void **state)
 {
 	struct fix *f = setup();
-	struct bt_site *s = &f->b->site[BT_SUPAC_W][3];
+	struct bt_range *s = slot(f, BT_GS_SITE(BT_SUPAC_W, 3));
 	struct x86_cpu *c = f->r.c;
 	u32 at = miss(f, true, DATA + 8, 0, 0, 4, 8);
 
@@ -368,6 +384,60 @@ static void test_miss_crosses(void **state)
 	teardown(f);
 }
 
+/* Slots of a pool hold what the pool's size leaves of a page, or of the range around a large page's
+ * piece: by the stub, by C, and not where it ends. */
+static void test_miss_ranges(void **state)
+{
+	struct fix *f = setup();
+	struct x86_cpu *c = f->r.c;
+	struct bt_pools *pools = f->bt->xlate->pools;
+	u32 one = bt_site_new(pools, BT_SUPAC_R, bt_pool(7)), at;
+	u32 two = bt_site_new(pools, BT_SUPAC_R, bt_pool(8));
+	struct bt_range *s = slot(f, (s32)one), *t = slot(f, (s32)two);
+
+	assert_int_equal(bt_site_span(f->bt, one), 8);
+	assert_int_equal(bt_site_class(one), BT_SUPAC_R);
+	assert_int_equal(two, one + sizeof(struct bt_range));
+	at = miss_at(f, false, DATA + 8, 0, 0, 4, 7, BT_MISS_SLOT(one, bt_pool(7)));
+	for (unsigned i = 0; i < 2; i++) { /* C, then the stub */
+		assert_int_equal(run(f, at), BT_LEAVE_EXIT);
+		assert_int_equal(f->b->exit, 1);
+		assert_int_equal(f->b->stat[BT_STAT_MISSES], 1);
+		assert_int_equal(s->page, DATA);
+		assert_int_equal(s->limit, PAGE_SIZE - 8);
+		s->page = BT_PB_NONE;
+		s->limit = 0;
+	}
+
+	/* as if a large page were there, which may be read only, in a range */
+	c->tlb_big[1][DATA >> TLB_BIG_SHIFT] =
+		(struct tlb_entry){.w = 7 * TLB_BIG_SIZE, .bt_addend = 0x1000};
+	c->tlb_run[1][DATA >> TLB_BIG_SHIFT] =
+		(struct tlb_run){.r_base = DATA - 0x3000, .r_size = 0x5000};
+	_Static_assert(DATA < TLB_BIG_SIZE, "its piece's tag is 0");
+	assert_int_equal(run(f, at), BT_LEAVE_EXIT);
+	bt_site_fill(f->b, two, DATA + 16);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal((i ? t : s)->page, DATA - 0x3000);
+		assert_int_equal((i ? t : s)->limit, 0x5000 - 8);
+		assert_int_equal((i ? t : s)->addend, 0x1000);
+	}
+	assert_int_equal(f->b->stat[BT_STAT_MISSES], 1);
+	/* where the pool's size crosses the range's end */
+	c->tlb_run[1][DATA >> TLB_BIG_SHIFT].r_size = 0x3000 + 15;
+	assert_int_equal(run(f, at), BT_LEAVE_EXIT);
+	assert_int_equal(f->b->stat[BT_STAT_MISSES], 2);
+	assert_int_equal(s->page, DATA);
+	assert_int_equal(s->limit, PAGE_SIZE - 8);
+	/* a write has no right there */
+	two = bt_site_new(pools, BT_SUPAC_W, bt_pool(8));
+	at = miss_at(f, true, DATA + 8, 0, 0, 4, 8, BT_MISS_SLOT(two, bt_pool(8)));
+	assert_int_equal(run(f, at), BT_LEAVE_EXIT);
+	assert_int_equal(slot(f, (s32)two)->page, DATA);
+	assert_int_equal(slot(f, (s32)two)->limit, PAGE_SIZE - 8);
+	teardown(f);
+}
+
 static void test_group(void **state)
 {
 	struct fix *f = setup();
@@ -375,7 +445,7 @@ static void test_group(void **state)
 	u32 at = as_here(&f->a), there;
 
 	as_mov_i64(&f->a, BT_T0, DATA + 0xfff);
-	as_mov_i32(&f->a, BT_T1, (u32)BT_GS_SITE(BT_SUPAC_R, 9));
+	as_mov_i32(&f->a, BT_T1, BT_MISS_SLOT(BT_GS_SITE(BT_SUPAC_R, 9), BT_MISS_PAGE));
 	as_call(&f->a, stub(f, STUB_GROUP + BT_SUPAC_R));
 	there = as_jcc(&f->a, 3, 0); /* jae */
 	leave_by(f, 1);
@@ -383,12 +453,12 @@ static void test_group(void **state)
 	leave_by(f, 2);
 	assert_int_equal(run(f, at), BT_LEAVE_EXIT);
 	assert_int_equal(f->b->exit, 1);
-	assert_int_equal(f->b->site[BT_SUPAC_R][9].page, BT_PB_NONE);
+	assert_int_equal(slot(f, BT_GS_SITE(BT_SUPAC_R, 9))->page, BT_PB_NONE);
 	c->unwind_valid = true;
 	assert_true(mmu_fill(c, DATA, false));
 	assert_int_equal(run(f, at), BT_LEAVE_EXIT);
 	assert_int_equal(f->b->exit, 2);
-	assert_int_equal(f->b->site[BT_SUPAC_R][9].page, DATA);
+	assert_int_equal(slot(f, BT_GS_SITE(BT_SUPAC_R, 9))->page, DATA);
 	teardown(f);
 }
 
@@ -559,22 +629,22 @@ static void test_flushes(void **state)
 	assert_false(c->tlb_sup_nonglobal || c->tlb_sup_low);
 	bt_pb_set(f->b, f->page, CODE, false);
 	bt_pb_set(f->b, other, CODE2, true);
-	bt_site_fill(f->b, (u32)BT_GS_SITE(BT_SUP_R, 1), DATA, 0);
-	bt_site_fill(f->b, (u32)BT_GS_SITE(BT_USER_R, 1), DATA, 0);
+	bt_site_fill(f->b, (u32)BT_GS_SITE(BT_SUP_R, 1), DATA);
+	bt_site_fill(f->b, (u32)BT_GS_SITE(BT_USER_R, 1), DATA);
 	seen = f->b->flushes;
 	bt_tlb_flushed(c, false);
 	assert_int_not_equal(f->b->flushes, seen);
 	assert_int_equal(f->b->pb[f->page], BT_PB_NONE);
 	assert_int_equal(f->b->pb[other], CODE2);
-	assert_int_equal(f->b->site[BT_SUP_R][1].page, DATA);
-	assert_int_equal(f->b->site[BT_USER_R][1].page, BT_PB_NONE);
+	assert_int_equal(slot(f, BT_GS_SITE(BT_SUP_R, 1))->page, DATA);
+	assert_int_equal(slot(f, BT_GS_SITE(BT_USER_R, 1))->page, BT_PB_NONE);
 	/* seen by way of a mapping that is not global as well */
 	bt_pb_set(f->b, other, CODE2, false);
 	c->tlb_sup_nonglobal = true;
-	bt_site_fill(f->b, (u32)BT_GS_SITE(BT_SUP_R, 2), DATA, 0);
+	bt_site_fill(f->b, (u32)BT_GS_SITE(BT_SUP_R, 2), DATA);
 	bt_tlb_flushed(c, false);
 	assert_int_equal(f->b->pb[other], BT_PB_NONE);
-	assert_int_equal(f->b->site[BT_SUP_R][1].page, BT_PB_NONE);
+	assert_int_equal(slot(f, BT_GS_SITE(BT_SUP_R, 1))->page, BT_PB_NONE);
 	/* one page */
 	bt_pb_set(f->b, f->page, CODE, false);
 	bt_pb_set(f->b, other, CODE2, true);
@@ -591,11 +661,11 @@ static void test_flushes(void **state)
 	/* more slots than the log holds */
 	for (unsigned i = 0; i < BT_SITES; i++)
 		for (unsigned cl = BT_SUPAC_R; cl < BT_CLASSES; cl++)
-			bt_site_fill(f->b, (u32)BT_GS_SITE(cl, i), DATA, 0);
+			bt_site_fill(f->b, (u32)BT_GS_SITE(cl, i), DATA);
 	bt_tlb_flushed(c, false);
 	for (unsigned i = 0; i < BT_SITES; i++)
 		for (unsigned cl = BT_SUPAC_R; cl < BT_CLASSES; cl++)
-			assert_int_equal(f->b->site[cl][i].page, BT_PB_NONE);
+			assert_int_equal(slot(f, BT_GS_SITE(cl, i))->page, BT_PB_NONE);
 	teardown(f);
 }
 
@@ -625,13 +695,14 @@ static void test_full_flush(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_registers),  cmocka_unit_test(test_lookup_and_jump_cache),
-		cmocka_unit_test(test_underflow),  cmocka_unit_test(test_overflow),
-		cmocka_unit_test(test_helper),     cmocka_unit_test(test_helper_raises),
-		cmocka_unit_test(test_miss_fills), cmocka_unit_test(test_miss_crosses),
-		cmocka_unit_test(test_group),      cmocka_unit_test(test_exceptions),
-		cmocka_unit_test(test_links),      cmocka_unit_test(test_stores_to_code),
-		cmocka_unit_test(test_flushes),    cmocka_unit_test(test_full_flush),
+		cmocka_unit_test(test_registers),      cmocka_unit_test(test_lookup_and_jump_cache),
+		cmocka_unit_test(test_underflow),      cmocka_unit_test(test_overflow),
+		cmocka_unit_test(test_helper),         cmocka_unit_test(test_helper_raises),
+		cmocka_unit_test(test_miss_fills),     cmocka_unit_test(test_miss_crosses),
+		cmocka_unit_test(test_miss_ranges),    cmocka_unit_test(test_group),
+		cmocka_unit_test(test_exceptions),     cmocka_unit_test(test_links),
+		cmocka_unit_test(test_stores_to_code), cmocka_unit_test(test_flushes),
+		cmocka_unit_test(test_full_flush),
 	};
 
 	if (!supported()) {

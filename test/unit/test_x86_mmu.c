@@ -837,6 +837,162 @@ static void test_spaces_wrap(void **state)
 	}
 }
 
+/* ---- pieces of 2 MiB ---- */
+
+#define BIG_VA  0xffff888000000000ull
+#define BIG_PD  0x60000ull
+#define BIG_PTE (PTE_P | PTE_W | PTE_PS | PTE_G | PTE_A | PTE_D)
+
+/* Eight global large pages from BIG_VA on, to the first 16 MiB. */
+static void big_setup(void)
+{
+	protected_setup();
+	c->cr4 |= CR4_PGE;
+	t_st(T_PML4 + 273 * 8, 0x61000 | PTE_P | PTE_W | PTE_A, 8);
+	t_st(0x61000, BIG_PD | PTE_P | PTE_W | PTE_A, 8);
+	for (u64 i = 0; i < 8; i++)
+		t_st(BIG_PD + i * 8, i * 2 * MiB | BIG_PTE, 8);
+	x86_update_mode(c);
+	mmu_flush_all(c);
+}
+
+static const struct tlb_entry *big(unsigned i)
+{
+	return &c->tlb_big[TLB_SUP_AC][(BIG_VA >> TLB_BIG_SHIFT) % TLB_BIG + i];
+}
+
+static const struct tlb_run *run_of(unsigned i)
+{
+	return &c->tlb_run[TLB_SUP_AC][(BIG_VA >> TLB_BIG_SHIFT) % TLB_BIG + i];
+}
+
+static void check_big(unsigned i, bool r, bool w)
+{
+	const u64 va = BIG_VA + i * 2 * MiB;
+
+	assert_int_equal(big(i)->r == va, r);
+	assert_int_equal(big(i)->w == va, w);
+	if (r)
+		assert_int_equal(big(i)->bt_addend + va, (uintptr_t)c->pmap->bt_hva + i * 2 * MiB);
+}
+
+static void check_run(unsigned i, u64 r, u64 r_end, u64 w, u64 w_end)
+{
+	const struct tlb_run want = {.r_base = BIG_VA + r * 2 * MiB,
+	                             .r_size = (r_end - r) * 2 * MiB,
+	                             .w_base = BIG_VA + w * 2 * MiB,
+	                             .w_size = (w_end - w) * 2 * MiB};
+
+	assert_memory_equal(run_of(i), &want, sizeof(want));
+}
+
+static void test_big(void **state)
+{
+	big_setup();
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 5 * 2 * MiB + 0x3123, false)));
+	check_big(5, true, true);
+	check_big(4, false, false);
+	check_run(5, 1, 8, 1, 8); /* not the first, which has a hole */
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 0x3000, false)));
+	check_big(0, false, false);
+	/* a change of address space leaves them, what drops global pages does not */
+	mmu_flush_nonglobal(c);
+	check_big(5, true, true);
+	mmu_flush_all(c);
+	check_big(5, false, false);
+	/* INVLPG of any page that it reaches to */
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 5 * 2 * MiB, true)));
+	T_OK(x86_invlpg(c, BIG_VA + 16 * MiB));
+	check_big(5, true, true);
+	T_OK(x86_invlpg(c, BIG_VA + 2 * 2 * MiB + 0x5000));
+	check_big(5, false, false);
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 5 * 2 * MiB, true)));
+	T_OK(x86_invlpg(c, BIG_VA + 5 * 2 * MiB + 0x5000));
+	check_big(5, false, false);
+	/* without CR4.PGE no page is global */
+	c->cr4 &= ~CR4_PGE;
+	mmu_flush_all(c);
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 5 * 2 * MiB, true)));
+	check_big(5, false, false);
+}
+
+/* Neighbours that are not like it end the range. */
+static void test_big_neighbours(void **state)
+{
+	static const u64 other[] = {
+		BIG_PTE & ~PTE_P,  BIG_PTE & ~PTE_W,  BIG_PTE & ~PTE_A,   BIG_PTE & ~PTE_D,
+		BIG_PTE & ~PTE_G,  BIG_PTE & ~PTE_PS, BIG_PTE | PTE_U,    BIG_PTE | PTE_NX,
+		BIG_PTE | 1 << 12, BIG_PTE | 2 * MiB, BIG_PTE | 16 * MiB,
+	};
+
+	big_setup();
+	for (unsigned i = 0; i < ARRAY_SIZE(other); i++) {
+		t_st(BIG_PD + 6 * 8, 6 * 2 * MiB ^ other[i], 8);
+		t_st(BIG_PD + 3 * 8, 3 * 2 * MiB ^ other[i], 8);
+		mmu_flush_all(c);
+		T_OK(assert_true(mmu_fill(c, BIG_VA + 5 * 2 * MiB, true)));
+		check_big(5, true, true);
+		check_run(5, 4, 6, 4, 6);
+	}
+	/* the local APIC's page, and the end of RAM */
+	for (u64 i = 3; i < 8; i++)
+		t_st(BIG_PD + i * 8, i * 2 * MiB | BIG_PTE, 8);
+	t_st(BIG_PD + 8 * 8, 8 * 2 * MiB | BIG_PTE, 8);
+	c->apic_page = 4 * 2 * MiB + 0x7000;
+	mmu_flush_all(c);
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 5 * 2 * MiB, true)));
+	check_run(5, 5, 8, 5, 8);
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 4 * 2 * MiB, true)));
+	check_big(4, false, false);
+	c->apic_page = ~0ull;
+	/* itself read only, and without CR0.WP; clean, then written */
+	t_st(BIG_PD + 5 * 8, 5 * 2 * MiB | (BIG_PTE & ~PTE_W), 8);
+	mmu_flush_all(c);
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 5 * 2 * MiB, false)));
+	check_big(5, true, false);
+	check_run(5, 5, 6, 5, 6);
+	T_FAULT(mmu_fill(c, BIG_VA + 5 * 2 * MiB + 0x1000, true), X86_PF, PF_P | PF_W);
+	t_st(BIG_PD + 5 * 8, 5 * 2 * MiB | (BIG_PTE & ~PTE_D), 8);
+	mmu_flush_all(c);
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 5 * 2 * MiB, false)));
+	check_big(5, true, false);
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 5 * 2 * MiB, true)));
+	check_big(5, true, true);
+	assert_true(t_ld(BIG_PD + 5 * 8, 8) & PTE_D);
+	/* under a watched page nothing of the kind */
+	mmu_flush_all(c);
+	c->dr[0] = BIG_VA + 5 * 2 * MiB;
+	c->dr[7] = 0x400 | 1 | 3u << 16;
+	x86_update_step(c);
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 5 * 2 * MiB + 0x1000, true)));
+	check_big(5, false, false);
+}
+
+/* Stores to code: the right is gone, and after some of them not given again, nor to
+ * neighbours. */
+static void test_big_stores(void **state)
+{
+	const u64 page = (4 * 2 * MiB + 0x3000) >> PAGE_SHIFT;
+
+	big_setup();
+	for (unsigned i = 0; i < 8; i++) {
+		T_OK(assert_true(mmu_fill(c, BIG_VA + 4 * 2 * MiB + i * 0x1000, true)));
+		check_big(4, true, true);
+		T_OK(assert_true(mmu_fill(c, BIG_VA + 6 * 2 * MiB + i * 0x1000, true)));
+		check_run(6, 1, 8, 1, 8);
+		mmu_drop_write(c, page);
+		check_big(4, true, false);
+		check_big(6, true, false); /* its range has the page */
+	}
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 4 * 2 * MiB + 0x9000, true)));
+	check_big(4, true, false);
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 6 * 2 * MiB + 0x9000, true)));
+	check_big(6, true, true);
+	check_run(6, 1, 8, 5, 8);
+	T_OK(assert_true(mmu_fill(c, BIG_VA + 2 * 2 * MiB + 0x9000, true)));
+	check_run(2, 1, 8, 1, 4);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, t_setup, t_teardown)
@@ -846,6 +1002,9 @@ int main(void)
 		T(test_addends),
 		T(test_fill),
 		T(test_fill_watched),
+		T(test_big),
+		T(test_big_neighbours),
+		T(test_big_stores),
 		T(test_mark_alone),
 		T(test_mark_no_write),
 		T(test_mark_stores),

@@ -207,7 +207,7 @@ static inline int t_setup(void **state)
 	if (!c)
 		return -1;
 	memset(c, 0, sizeof(*c));
-	if (pmap_create(&c->pmap, 4 * MiB) || bus_create(&t_vm.bus, NULL))
+	if (pmap_create(&c->pmap, 16 * MiB) || bus_create(&t_vm.bus, NULL))
 		return -1;
 	t_vm.pmap = c->pmap;
 	t_vm.nr_vcpus = 1;

@@ -33,6 +33,7 @@ enum {
 	PERM_NX = 1 << 3,
 	PERM_D = 1 << 4, /* the dirty bit is set */
 	PERM_G = 1 << 5, /* global, and CR4.PGE is set */
+	PERM_L = 1 << 6, /* mapped by a page of 2 MiB or more */
 };
 
 /* Translate with rights; sets A (and D on MMU_WRITE) as hardware does. true: ok; false: #PF with

@@ -92,6 +92,188 @@ static void large_clear(struct tlb_large *l)
 	l->any = false;
 }
 
+/* ---- pieces of 2 MiB ----
+ *
+ * A large page's rights hold for all of it, and RAM is in one piece but where the map of physical
+ * addresses has its holes. So such a piece can be granted at once, to who stores through the second
+ * mapping: a page with code in it is read-only there. Where such stores happen again and again,
+ * which costs a host's fault each, the piece is granted for reading only. Only of global pages:
+ * others are dropped too often. */
+
+#define BIG_MASK      (~(TLB_BIG_SIZE - 1))
+#define MANY_STORES   8    /* to pages with code of one piece, */
+#define STORES_FORGOT 4096 /* of so many */
+
+static u64 big_invalid(unsigned i)
+{
+	return (u64)(i ^ 1) << TLB_BIG_SHIFT;
+}
+
+static u8 *big_stores(struct x86_cpu *c, u64 page)
+{
+	return &c->tlb_big_stores[(page >> (TLB_BIG_SHIFT - PAGE_SHIFT)) % TLB_BIG_STORES];
+}
+
+/* What maps the piece at `addr`, and its neighbours up to the next GiB. */
+struct big_map {
+	struct x86_cpu *c;
+	const u8 *table; /* entries of 8 bytes, or NULL: one page of 1 GiB */
+	u64 at, entry;   /* the piece's index; its entry */
+	const u8 *host;  /* of the piece */
+	gpa_t gpa;
+};
+
+static u64 big_entry(const u8 *table, u64 i)
+{
+	return __atomic_load_n((const u64 *)(const void *)table + i, __ATOMIC_RELAXED);
+}
+
+/* 4-level paging, of which the walk has just used these tables; false: they have changed. */
+static bool big_map_find(struct big_map *m, gva_t addr)
+{
+	const struct x86_cpu *c = m->c;
+	u64 e = c->cr3;
+
+	for (unsigned shift = 39; shift >= 30; shift -= 9) {
+		const u8 *at = pmap_host(c->pmap, e & PTE_ADDR);
+
+		if (!at)
+			return false;
+		e = big_entry(at, addr >> shift & 511);
+		if (!(e & PTE_P))
+			return false;
+		if (shift == 30 && (e & PTE_PS)) {
+			m->table = NULL;
+			m->entry = e;
+			return (e & PTE_ADDR & ~(512 * TLB_BIG_SIZE - 1)) +
+			               (m->at << TLB_BIG_SHIFT) ==
+			       m->gpa;
+		}
+	}
+	m->table = pmap_host(c->pmap, e & PTE_ADDR);
+	if (!m->table)
+		return false;
+	m->entry = big_entry(m->table, m->at);
+	return (m->entry & PTE_PS) && (m->entry & PTE_ADDR & BIG_MASK) == m->gpa;
+}
+
+/* Is piece `i` mapped like the one at m->at, to memory that lies with its in one row? A translation
+ * may be kept for pages that were not accessed, if their accessed bit is set (SDM 3A 4.10.2.3). */
+static bool big_like(const struct big_map *m, u64 i)
+{
+	u64 off = (i - m->at) << TLB_BIG_SHIFT; /* modulo 2^64 */
+	gpa_t gpa = m->gpa + off;
+
+	if (m->table && big_entry(m->table, i) != m->entry + off)
+		return false;
+	return gpa >= TLB_BIG_SIZE && ((gpa ^ m->c->apic_page) & BIG_MASK) &&
+	       pmap_host(m->c->pmap, gpa) == m->host + off;
+}
+
+static void big_range_note(struct x86_cpu *c, u64 base, u64 size)
+{
+	for (u32 i = 0; i < c->tlb_nr_ranges; i++)
+		if (base - c->tlb_ranges[i].base < c->tlb_ranges[i].size &&
+		    base + size - 1 - c->tlb_ranges[i].base < c->tlb_ranges[i].size)
+			return;
+	c->tlb_ranges[c->tlb_nr_ranges].base = base;
+	c->tlb_ranges[c->tlb_nr_ranges++].size = size;
+}
+
+/* The range around the piece: from where on it may be written no page's code is stored to often. */
+static void big_run(struct big_map *m, gva_t addr, struct tlb_run *run)
+{
+	u64 first = m->at, end = m->at + 1, base = addr & BIG_MASK & ~(511 * TLB_BIG_SIZE), w0, w1;
+	struct x86_cpu *c = m->c;
+
+	if ((c->mode & M_LMA) && c->tlb_nr_ranges < TLB_BIG_RUNS && big_map_find(m, addr) &&
+	    (m->entry & (PTE_A | PTE_D)) == (PTE_A | PTE_D)) {
+		while (first && big_like(m, first - 1))
+			first--;
+		while (end < 512 && big_like(m, end))
+			end++;
+		if (end - first > 1)
+			big_range_note(c, base + (first << TLB_BIG_SHIFT),
+			               (end - first) << TLB_BIG_SHIFT);
+	}
+	for (w0 = m->at; w0 > first; w0--)
+		if (*big_stores(c, pmap_page(c->pmap, m->host) -
+		                           ((m->at - w0 + 1) << (TLB_BIG_SHIFT - PAGE_SHIFT))) >=
+		    MANY_STORES)
+			break;
+	for (w1 = m->at + 1; w1 < end; w1++)
+		if (*big_stores(c, pmap_page(c->pmap, m->host) +
+		                           ((w1 - m->at) << (TLB_BIG_SHIFT - PAGE_SHIFT))) >=
+		    MANY_STORES)
+			break;
+	*run = (struct tlb_run){.r_base = base + (first << TLB_BIG_SHIFT),
+	                        .r_size = (end - first) << TLB_BIG_SHIFT,
+	                        .w_base = base + (w0 << TLB_BIG_SHIFT),
+	                        .w_size = (w1 - w0) << TLB_BIG_SHIFT};
+}
+
+static void big_fill(struct x86_cpu *c, enum tlb_set set, gva_t addr, const u8 *host, u32 perm)
+{
+	const u32 need = PERM_D | (c->cr0 & CR0_WP ? PERM_W : 0);
+	unsigned i = (unsigned)(addr >> TLB_BIG_SHIFT) % TLB_BIG;
+	u64 page = pmap_page(c->pmap, host);
+	struct tlb_entry *e = &c->tlb_big[set][i];
+	struct big_map m = {.c = c,
+	                    .at = addr >> TLB_BIG_SHIFT & 511,
+	                    .host = host - (addr & ~BIG_MASK & PAGE_MASK),
+	                    .gpa = pmap_gpa(page) & BIG_MASK};
+	bool write = (perm & need) == need && *big_stores(c, page) < MANY_STORES;
+
+	/* The first piece has the hole below 1 MiB; what the local APIC hides is none of RAM's. */
+	if (m.gpa < TLB_BIG_SIZE || !((m.gpa ^ c->apic_page) & BIG_MASK))
+		return;
+	if (e->r == (addr & BIG_MASK) && (e->w == e->r) >= write)
+		return;
+	e->r = addr & BIG_MASK;
+	e->w = write ? e->r : big_invalid(i);
+	e->addend = (uintptr_t)host - (addr & PAGE_MASK);
+	e->bt_addend = e->addend + (uintptr_t)c->pmap->bt_hva - (uintptr_t)c->pmap->hva;
+	c->tlb_big_any = true;
+	big_run(&m, addr, &c->tlb_run[set][i]);
+}
+
+static void big_drop(struct x86_cpu *c)
+{
+	for (unsigned set = 0; set < TLB_GLOBAL_SETS && c->tlb_big_any; set++)
+		for (unsigned i = 0; i < TLB_BIG; i++)
+			c->tlb_big[set][i].r = c->tlb_big[set][i].w = big_invalid(i);
+	c->tlb_big_any = false;
+	c->tlb_nr_ranges = 0;
+}
+
+/* Does an entry reach farther than the large page that it was made from? */
+static bool big_hit(const struct x86_cpu *c, gva_t addr)
+{
+	for (u32 i = 0; i < c->tlb_nr_ranges; i++)
+		if (addr - c->tlb_ranges[i].base < c->tlb_ranges[i].size)
+			return true;
+	return false;
+}
+
+/* A store went to a page with code: nothing may write there. */
+static void big_drop_write(struct x86_cpu *c, u64 page)
+{
+	uintptr_t host = (uintptr_t)(c->pmap->hva + (page << PAGE_SHIFT));
+
+	for (unsigned set = 0; set < TLB_GLOBAL_SETS && c->tlb_big_any; set++)
+		for (unsigned i = 0; i < TLB_BIG; i++) {
+			struct tlb_entry *e = &c->tlb_big[set][i];
+
+			const struct tlb_run *r = &c->tlb_run[set][i];
+
+			if (e->w == e->r && host - (r->w_base + e->addend) < r->w_size)
+				e->w = big_invalid(i);
+		}
+	*big_stores(c, page) += *big_stores(c, page) < MANY_STORES;
+	if (++c->tlb_big_all_stores % STORES_FORGOT == 0)
+		bits_clear((u64 *)(void *)c->tlb_big_stores, sizeof(c->tlb_big_stores) / 8);
+}
+
 /* ---- the second level ---- */
 
 static u32 pcid_of(const struct x86_cpu *c)
@@ -239,6 +421,7 @@ static void drop_all(struct x86_cpu *c)
 	c->tlb_used = 0;
 	bits_clear(c->tlb_global[0], sizeof(c->tlb_global) / sizeof(u64));
 	bits_clear(c->itlb_global, ARRAY_SIZE(c->itlb_global));
+	big_drop(c);
 	large_clear(&c->tlb_large[0]);
 	large_clear(&c->tlb_large[1]);
 }
@@ -282,7 +465,7 @@ void mmu_flush_page(struct x86_cpu *c, gva_t addr)
 {
 	unsigned i = tlb_index(addr);
 
-	if (unlikely(large_hit(&c->tlb_large[1], addr))) {
+	if (unlikely(large_hit(&c->tlb_large[1], addr) || big_hit(c, addr))) {
 		mmu_flush_all(c);
 		return;
 	}
@@ -312,7 +495,7 @@ void mmu_init(struct x86_cpu *c)
 	c->code_ver_bias = (uintptr_t)c->pmap->code_ver -
 	                   ((uintptr_t)c->pmap->hva >> PAGE_SHIFT) * sizeof(u32);
 	c->tlb_used = (1u << TLB_SETS) - 1;
-	c->tlb_any_global = true; /* whatever is in there */
+	c->tlb_any_global = c->tlb_big_any = true; /* whatever is in there */
 	mmu_flush_all(c);
 }
 
@@ -357,6 +540,8 @@ static void fill(struct x86_cpu *c, enum tlb_set set, gva_t addr, const u8 *host
 		c->tlb_sup_low |= !(addr >> 63);
 	}
 	if (set < TLB_GLOBAL_SETS) {
+		if ((perm & (PERM_L | PERM_G)) == (PERM_L | PERM_G) && p->bt_hva && !c->step)
+			big_fill(c, set, addr, host, perm);
 		bit_put(c->tlb_global[set], i, perm & PERM_G);
 		if (perm & PERM_G)
 			return;
@@ -397,6 +582,8 @@ static inline u8 *translate(struct x86_cpu *c, gva_t addr, u32 access, struct mm
 		return NULL;
 	pmap_touch(c->pmap, pmap_page(c->pmap, host));
 	large_note(c, addr, w);
+	if (w->page_size != PAGE_SIZE)
+		w->perm |= PERM_L;
 	if (w->perm & PERM_G)
 		c->tlb_any_global = true;
 	if (likely(c->mode & M_PG))
@@ -456,6 +643,7 @@ void mmu_drop_write(struct x86_cpu *c, u64 page)
 			if (e->w + e->addend == host)
 				e->w = invalid_tag(i);
 		}
+	big_drop_write(c, page);
 }
 
 const struct itlb_entry *mmu_fetch(struct x86_cpu *c, gva_t addr)

@@ -11,7 +11,6 @@
 
 #include "cpu/x86/inputs.h"
 
-#define PTE_ADDR 0x000ffffffffff000ull
 
 struct walk_state {
 	struct x86_cpu *c;

@@ -97,6 +97,19 @@ struct tlb_entry {
 enum tlb_set { TLB_SUP, TLB_SUP_AC, TLB_USER, TLB_USER_AC, TLB_SETS };
 #define TLB_GLOBAL_SETS 2 /* the first ones keep global entries */
 
+/* The same for large pages, in pieces of 2 MiB, whose tags are the piece's address; only the
+ * translator looks there, and only supervisor's sets are filled. Beside each: the range around the
+ * piece in which addend and rights are the same. */
+struct tlb_run {
+	u64 r_base, r_size;
+	u64 w_base, w_size;
+};
+#define TLB_BIG        1024u
+#define TLB_BIG_RUNS   16u
+#define TLB_BIG_SHIFT  21
+#define TLB_BIG_SIZE   (1ull << TLB_BIG_SHIFT)
+#define TLB_BIG_STORES 1024u
+
 #define ITLB_SIZE     256u
 #define TLB_FILL_LOG  256u
 #define ITLB_FILL_LOG 64u
@@ -152,7 +165,7 @@ struct x86_features {
 
 /* Room behind struct x86_cpu, which an engine that reaches all by one segment base uses as it
  * likes: page-aligned, zero, untouched pages cost nothing. */
-#define X86_ENGINE_AREA (8 * MiB)
+#define X86_ENGINE_AREA (9 * MiB)
 
 struct x86_cpu {
 	u64 gpr[NR_GPR];
@@ -222,6 +235,8 @@ struct x86_cpu {
 	u32 fpu_mxcsr_mask; /* the host's MXCSR_MASK */
 
 	struct tlb_entry tlbs[TLB_SETS][TLB_SIZE] __attribute__((aligned(64)));
+	struct tlb_entry tlb_big[TLB_GLOBAL_SETS][TLB_BIG];
+	struct tlb_run tlb_run[TLB_GLOBAL_SETS][TLB_BIG];
 	struct itlb_entry itlb[ITLB_SIZE];
 	u8 xsave[XSAVE_AREA_SIZE]
 		__attribute__((aligned(64))); /* standard format, components x87, SSE, AVX */
@@ -233,8 +248,15 @@ struct x86_cpu {
 	u16 tlb_filled[TLB_FILL_LOG];
 	u8 itlb_filled[ITLB_FILL_LOG];
 	u64 tlb_global[TLB_GLOBAL_SETS][TLB_SIZE / 64], itlb_global[ITLB_SIZE / 64];
-	struct tlb_large tlb_large[2]; /* of pages that are not global; global */
-	bool tlb_any_global;           /* anything global was filled since all was flushed */
+	struct tlb_large tlb_large[2];     /* of pages that are not global; global */
+	bool tlb_big_any;                  /* in tlb_big */
+	u8 tlb_big_stores[TLB_BIG_STORES]; /* by piece of RAM, hashed: to its pages with code */
+	u32 tlb_big_all_stores;
+	u32 tlb_nr_ranges;
+	struct {
+		u64 base, size;
+	} tlb_ranges[TLB_BIG_RUNS]; /* all that tlb_run has, but for single pieces */
+	bool tlb_any_global;        /* anything global was filled since all was flushed */
 	/* Of TLB_SUP, for an engine that caches what is in it and sets them back when it has
 	 * dropped that: a page that is not global, one of the lower half was filled. */
 	bool tlb_sup_nonglobal, tlb_sup_low;

@@ -100,6 +100,22 @@ struct bt_site {
 	u64 page;
 	uintptr_t addend;
 };
+/* The supervisor's slots hold a page, or the piece of 2 MiB of a large one (x86.h, tlb_big):
+ * operands may begin up to `limit` bytes behind `page`. The limit counts with the size of the
+ * operand, so who shares a slot has operands of the same size: site.c. */
+struct bt_range {
+	u64 page;
+	uintptr_t addend;
+	u64 limit;
+};
+#define BT_POOLS     19 /* sizes, and BT_POOL_PAGE */
+#define BT_POOL_PAGE 0  /* of slots of one page whose limit nobody looks at */
+/* What is accessed by RSP alone shares slots with other units, so that a change of stacks fills few
+ * of them: a unit's first, second, ... place has the first, second, ... slot of the group that its
+ * page number chooses. So no two of one unit share, as merged checks require. */
+#define BT_STACK_SITES  64u
+#define BT_STACK_GROUPS 8u
+#define BT_STACK_SLOTS  (BT_STACK_SITES * BT_STACK_GROUPS)
 enum bt_class { /* index = TLB set * 2 + write; TLB_USER_AC is not translated */
 	        BT_SUP_R,
 	        BT_SUP_W,
@@ -154,7 +170,7 @@ struct bt_cpu {
 	u32 interpreted[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* calls of BT_H_INTERP for each mnemonic */
 	/* The runtime's. */
 	struct tlb_entry *set[2]; /* the supervisor's TLB sets: closed, open to user pages */
-	u64 stub_save[2];         /* guest RAX, RCX in the stubs */
+	u64 stub_save[3];         /* guest RAX, RCX, RDX in the stubs */
 	u32 flushes; /* moves when translations of addresses are dropped: what runs must come out */
 	u32 mode;    /* of the code that runs */
 	u32 home[2]; /* [CPL 3] mode that jc and the return stack belong to */
@@ -167,7 +183,9 @@ struct bt_cpu {
 	/* Code pages entered since the last flush, so that flushes are short: those entered through
 	 * a global mapping of the supervisor are at the list's end. */
 	u32 nr_entered, nr_global;
-	struct bt_site site[BT_CLASSES][BT_SITES] __attribute__((aligned(64)));
+	u32 span[BT_POOLS]; /* the pools' sizes, for the stubs */
+	struct bt_range range[BT_USER_R][BT_SITES] __attribute__((aligned(64)));
+	struct bt_site site[BT_CLASSES - BT_USER_R][BT_SITES];
 	uintptr_t jc[2][BT_JC_SIZE]; /* [CPL 3] host address of an indirect entry, or STUB_LOOKUP */
 	u32 jc_entry[2]
 		    [BT_JC_SIZE]; /* the entry in jc, + 1: for C code, which can check it first */
@@ -202,7 +220,10 @@ static inline struct bt_cpu *bt_of(struct x86_cpu *c)
 #define BT_GS_GPR(r)   ((s32)(offsetof(struct x86_cpu, gpr) + 8 * (r)))
 #define BT_GS_PB(id)   ((s32)(BT_GS(pb) + 8 * (s32)(id)))
 #define BT_GS_SITE(cl, i)                                                                          \
-	((s32)(BT_GS(site) + (s32)(((cl)*BT_SITES + (i)) * sizeof(struct bt_site))))
+	((s32)((cl) < BT_USER_R                                                                    \
+	               ? BT_GS(range) + (s32)(((cl)*BT_SITES + (i)) * sizeof(struct bt_range))     \
+	               : BT_GS(site) + (s32)((((cl)-BT_USER_R) * BT_SITES + (i)) *                 \
+	                                     sizeof(struct bt_site))))
 
 /* ---- the code cache (cache.c) ----
  * One memfd mapped twice, writable and executable; the offset is the same in both. All code lies
@@ -310,8 +331,9 @@ enum bt_source_kind { BT_SOURCE_JMP, BT_SOURCE_CALL, BT_SOURCE_RET };
  * With BT_MISS_BOUNCE a load over two pages that are both in the TLB goes on behind the second
  * jump, its operand copied: r14 is its host address, r15 that minus the virtual address.
  *
- * STUB_GROUP + class: call, as STUB_MISS, but r15d is the offset alone, only the TLB is asked, and
- * no words follow. CF=0: slot filled; CF=1: not there. Clobbers r14, r15, EFLAGS.
+ * STUB_GROUP + class: call, as STUB_MISS, but only the TLB is asked, and no words follow. For a
+ * user's slot r15d is the offset alone, and the range does not cross its page. CF=0: slot filled;
+ * CF=1: not there, or it crosses. Clobbers r14, r15, EFLAGS.
  *
  * STUB_FAULT: where the signal handler continues after a host fault in translated code.
  */
@@ -342,9 +364,12 @@ enum bt_stub {
 #define BT_MISS_JUMPS (1u << 26)
 /* A load that may be made from another place: behind the second jump is code for that. */
 #define BT_MISS_BOUNCE (1u << 25)
-/* r15d for STUB_MISS */
+/* r15d for STUB_MISS: with the operand's size - 1 for a user's slot, with the slot's pool for a
+ * supervisor's, or BT_MISS_PAGE. */
 #define BT_MISS_SIZE_SHIFT       24
-#define BT_MISS_SLOT(site, size) ((u32)(site) | (((size)-1u) & 0xff) << BT_MISS_SIZE_SHIFT)
+#define BT_MISS_PAGE             0x80u /* a supervisor's slot of one page: size - 1 */
+#define BT_MISS_STACK_MAX        64u
+#define BT_MISS_SLOT(site, more) ((u32)(site) | ((more)&0xffu) << BT_MISS_SIZE_SHIFT)
 /* off: guest offset in page; len: of the instruction; size: bytes accessed, 1..64 (wider: 0) */
 #define BT_MISS2(off, len, size) ((u32)(off) | (u32)(len) << 12 | (u32)(size) << 16)
 

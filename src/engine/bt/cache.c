@@ -265,9 +265,7 @@ int bt_cpu_create(struct bt_vm *bt, struct x86_cpu *c)
 	b->ret_top = b->stack_top[0];
 	for (unsigned i = 0; i < BT_MAX_PAGES; i++)
 		b->pb[i] = BT_PB_NONE;
-	for (unsigned cl = 0; cl < BT_CLASSES; cl++)
-		for (unsigned i = 0; i < BT_SITES; i++)
-			b->site[cl][i].page = BT_PB_NONE;
+	bt_sites_init(b);
 	b->jc_log_n[0] = b->jc_log_n[1] = BT_JC_LOG + 1;
 	cpu_reset(b);
 	return 0;

@@ -147,14 +147,51 @@ struct cold *cold_add(struct xlate *x, enum cold_kind kind)
 	return k;
 }
 
-s32 new_site(struct xlate *x, unsigned cls)
+struct site new_stack_site(struct xlate *x, bool write, unsigned size)
 {
-	return BT_GS_SITE(cls, x->next_site++ % BT_SITES);
+	unsigned cls = write ? x->cls_w : x->cls_r, nr = x->nr_stack[write];
+
+	if (nr == BT_STACK_SITES)
+		return new_site(x, write, size);
+	x->nr_stack[write]++;
+	return (struct site){
+		.at = (s32)BT_GS_SITE(cls, x->page % BT_STACK_GROUPS * BT_STACK_SITES + nr),
+		.cls = (u8)cls,
+		.pool = BT_POOL_PAGE,
+		.span = (u16)size};
+}
+
+struct site new_site(struct xlate *x, bool write, unsigned size)
+{
+	unsigned cls = write ? x->cls_w : x->cls_r;
+	bool sup = cls < BT_USER_R;
+	unsigned pool = sup && size ? bt_pool(size) : BT_POOL_PAGE;
+
+	return (struct site){.at = (s32)bt_site_new(x->pools, cls, pool),
+	                     .cls = (u8)cls,
+	                     .pool = (u8)pool,
+	                     .span = (u16)(sup && size ? bt_pool_span(pool) : size)};
+}
+
+void emit_bound(struct xlate *x, int t, const struct site *site)
+{
+	if (site->cls < BT_USER_R && site->pool != BT_POOL_PAGE)
+		as_gs(&x->a, true, 0x3b, t, site->at + (s32)offsetof(struct bt_range, limit));
+	else
+		as_cmp_i(&x->a, t, (s32)PAGE_SIZE - site->span);
+}
+
+void cold_site(struct cold *k, const struct site *site)
+{
+	k->cls = site->cls;
+	k->pool = site->pool;
+	k->site = site->at;
+	k->span = site->span;
 }
 
 /* The comparison; the address is in BT_T0 (form A: it is lost; B: BT_T1 is used). Its miss. */
-static struct cold *emit_compare(struct xlate *x, unsigned n, unsigned size, bool write,
-                                 bool form_b, bool saved, u32 retry, s32 site)
+static struct cold *emit_compare(struct xlate *x, unsigned n, unsigned size, bool form_b,
+                                 bool saved, u32 retry, const struct site *site)
 {
 	struct cold *k;
 	int t = form_b ? BT_T1 : BT_T0;
@@ -163,13 +200,12 @@ static struct cold *emit_compare(struct xlate *x, unsigned n, unsigned size, boo
 	held_clear(x);
 	if (form_b)
 		as_mov(&x->a, BT_T1, BT_T0);
-	as_sub_gs(&x->a, t, site);
-	as_cmp_i(&x->a, t, (s32)(PAGE_SIZE - size));
+	as_sub_gs(&x->a, t, site->at);
+	emit_bound(x, t, site);
 	k = cold_add(x, COLD_MISS);
 	k->from = as_jcc(&x->a, 7, 0); /* ja */
 	k->insn = (u16)n;
-	k->cls = (u8)(write ? x->cls_w : x->cls_r);
-	k->site = site;
+	cold_site(k, site);
 	k->size = (u8)size;
 	k->back = retry;
 	k->form_b = form_b;
@@ -178,17 +214,17 @@ static struct cold *emit_compare(struct xlate *x, unsigned n, unsigned size, boo
 }
 
 /* Form B from a virtual address in BT_T0 on. */
-static void finish_b(struct xlate *x, unsigned n, unsigned size, bool write, bool live, u32 retry,
-                     s32 site, struct mem_ref *out)
+static void finish_b(struct xlate *x, unsigned n, unsigned size, bool live, u32 retry,
+                     const struct site *site, struct mem_ref *out)
 {
-	struct cold *k = emit_compare(x, n, size, write, true, live, retry, site);
+	struct cold *k = emit_compare(x, n, size, true, live, retry, site);
 
 	if (live) {
 		emit_flags_restore(x, BT_T1);
-		as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
+		as_ld_gs(&x->a, BT_T1, site->at + (s32)offsetof(struct bt_site, addend));
 		as_lea(&x->a, true, BT_T0, BT_T0, BT_T1, 0, 0);
 	} else {
-		as_add_gs(&x->a, BT_T0, site + (s32)offsetof(struct bt_site, addend));
+		as_add_gs(&x->a, BT_T0, site->at + (s32)offsetof(struct bt_site, addend));
 	}
 	k->done = as_here(&x->a);
 	*out = (struct mem_ref){.base = BT_T0, .index = 0xff, .spare = BT_T1};
@@ -196,12 +232,13 @@ static void finish_b(struct xlate *x, unsigned n, unsigned size, bool write, boo
 
 void emit_check_address(struct xlate *x, unsigned n, unsigned size, bool write, struct mem_ref *out)
 {
-	finish_b(x, n, size, write, x->gi[n].live, as_here(&x->a),
-	         new_site(x, write ? x->cls_w : x->cls_r), out);
+	struct site site = new_site(x, write, size);
+
+	finish_b(x, n, size, x->gi[n].live, as_here(&x->a), &site, out);
 }
 
-static void finish_a(struct xlate *x, unsigned n, int base, s32 disp, unsigned size, bool write,
-                     bool live, u32 retry, s32 site, struct mem_ref *out)
+static void finish_a(struct xlate *x, unsigned n, int base, s32 disp, unsigned size, bool live,
+                     u32 retry, const struct site *site, struct mem_ref *out)
 {
 	struct cold *k;
 
@@ -209,10 +246,10 @@ static void finish_a(struct xlate *x, unsigned n, int base, s32 disp, unsigned s
 		as_lea(&x->a, true, BT_T0, base, -1, 0, disp);
 	else
 		as_mov(&x->a, BT_T0, base);
-	k = emit_compare(x, n, size, write, false, live, retry, site);
+	k = emit_compare(x, n, size, false, live, retry, site);
 	if (live)
 		emit_flags_restore(x, BT_T0);
-	as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
+	as_ld_gs(&x->a, BT_T1, site->at + (s32)offsetof(struct bt_site, addend));
 	k->done = as_here(&x->a);
 	*out = (struct mem_ref){.base = (u8)base, .index = BT_T1, .disp = disp, .spare = BT_T0};
 }
@@ -281,8 +318,9 @@ static bool at_constant(const struct gi *g, const ZydisDecodedOperand *o, s64 *r
 }
 
 static void finish_constant(struct xlate *x, unsigned n, s32 rel, unsigned size, bool write,
-                            bool live, s32 site, struct mem_ref *out)
+                            bool live, struct mem_ref *out)
 {
+	struct site site = new_site(x, write, 0);
 	u32 retry = as_here(&x->a);
 	struct cold *k;
 
@@ -290,12 +328,11 @@ static void finish_constant(struct xlate *x, unsigned n, s32 rel, unsigned size,
 	held_clear(x);
 	as_ld_gs(&x->a, BT_T0, BT_GS_PB(x->page));
 	as_lea(&x->a, true, BT_T1, BT_T0, -1, 0, rel & (s32)PAGE_MASK);
-	as_gs(&x->a, true, 0x3b, BT_T1, site);
+	as_gs(&x->a, true, 0x3b, BT_T1, site.at);
 	k = cold_add(x, COLD_MISS);
 	k->from = as_jcc(&x->a, 5, 0); /* jne */
 	k->insn = (u16)n;
-	k->cls = (u8)(write ? x->cls_w : x->cls_r);
-	k->site = site;
+	cold_site(k, &site);
 	k->size = (u8)size;
 	k->back = retry;
 	k->form_b = true;
@@ -303,10 +340,10 @@ static void finish_constant(struct xlate *x, unsigned n, s32 rel, unsigned size,
 	k->saved = live;
 	if (live) {
 		emit_flags_restore(x, BT_T1);
-		as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
+		as_ld_gs(&x->a, BT_T1, site.at + (s32)offsetof(struct bt_site, addend));
 		as_lea(&x->a, true, BT_T0, BT_T0, BT_T1, 0, 0);
 	} else {
-		as_add_gs(&x->a, BT_T0, site + (s32)offsetof(struct bt_site, addend));
+		as_add_gs(&x->a, BT_T0, site.at + (s32)offsetof(struct bt_site, addend));
 	}
 	*out = (struct mem_ref){.base = BT_T0, .index = 0xff, .disp = rel, .spare = BT_T1};
 }
@@ -316,8 +353,8 @@ void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref 
 	const struct gi *g = &x->gi[n];
 	const ZydisDecodedOperand *o = &g->o[g->mem];
 	bool live = g->live;
+	struct site site;
 	u32 retry;
-	s32 site;
 	s64 rel;
 
 	if (g->group_mem >= 0) {
@@ -326,52 +363,56 @@ void emit_check_operand(struct xlate *x, unsigned n, bool write, struct mem_ref 
 		          o->mem.disp.has_displacement ? (s32)o->mem.disp.value : 0, out);
 		return;
 	}
-	site = new_site(x, write ? x->cls_w : x->cls_r);
 	if (live)
 		emit_flags_save(x);
+	if (x->code64 && at_constant(g, o, &rel)) {
+		finish_constant(x, n, (s32)rel, g->mem_size, write, live, out);
+		return;
+	}
+	if (o->mem.base == ZYDIS_REGISTER_RSP && o->mem.index == ZYDIS_REGISTER_NONE &&
+	    g->mem_size <= BT_MISS_STACK_MAX)
+		site = new_stack_site(x, write, g->mem_size);
+	else
+		site = new_site(x, write, g->mem_size);
 	retry = as_here(&x->a);
 	if (x->code64 && g->i.address_width == 64 && !has_segbase(o) &&
 	    o->mem.index == ZYDIS_REGISTER_NONE && o->mem.base != ZYDIS_REGISTER_NONE &&
 	    o->mem.base != ZYDIS_REGISTER_RIP && bt_home(reg_id(o->mem.base)) >= 0) {
 		s64 disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
 
-		finish_a(x, n, bt_home(reg_id(o->mem.base)), (s32)disp, g->mem_size, write, live,
-		         retry, site, out);
-		return;
-	}
-	if (x->code64 && at_constant(g, o, &rel)) {
-		finish_constant(x, n, (s32)rel, g->mem_size, write, live, site, out);
+		finish_a(x, n, bt_home(reg_id(o->mem.base)), (s32)disp, g->mem_size, live, retry,
+		         &site, out);
 		return;
 	}
 	/* A miss comes back with the address in BT_T0. */
 	emit_address(x, g, o, BT_T0, true);
 	retry = as_here(&x->a);
-	finish_b(x, n, g->mem_size, write, live, retry, site, out);
+	finish_b(x, n, g->mem_size, live, retry, &site, out);
 }
 
 void emit_check_stack(struct xlate *x, unsigned n, int reg, s32 disp, unsigned size, bool write,
                       struct mem_ref *out)
 {
 	bool live = x->gi[n].live;
+	struct site site;
 	u32 retry;
-	s32 site;
 
 	if (x->gi[n].group_stack >= 0) {
 		use_group(x, (unsigned)x->gi[n].group_stack, reg == BT_SP ? RSP : (unsigned)reg, -1,
 		          disp, out);
 		return;
 	}
-	site = new_site(x, write ? x->cls_w : x->cls_r);
+	site = reg == BT_SP ? new_stack_site(x, write, size) : new_site(x, write, size);
 	if (live)
 		emit_flags_save(x);
 	retry = as_here(&x->a);
 	if (x->code64) {
-		finish_a(x, n, reg, disp, size, write, live, retry, site, out);
+		finish_a(x, n, reg, disp, size, live, retry, &site, out);
 		return;
 	}
 	as_lea(&x->a, false, BT_T0, reg, -1, 0, disp);
 	retry = as_here(&x->a);
-	finish_b(x, n, size, write, live, retry, site, out);
+	finish_b(x, n, size, live, retry, &site, out);
 }
 
 /* ---- merged checks (group.c) ---- */
@@ -380,7 +421,9 @@ void emit_check_stack(struct xlate *x, unsigned n, int reg, s32 disp, unsigned s
 static void emit_group_compare(struct xlate *x, unsigned i, unsigned n, bool saved)
 {
 	struct group *q = &x->groups[i];
-	s32 site = new_site(x, q->write ? x->cls_w : x->cls_r);
+	bool stack = q->at_reg == RSP && q->index < 0 && !q->loop;
+	struct site site =
+		(stack ? new_stack_site : new_site)(x, q->write, (unsigned)(q->hi - q->lo));
 	int base = bt_home(q->at_reg);
 	u32 retry = as_here(&x->a);
 	struct cold *k;
@@ -389,23 +432,21 @@ static void emit_group_compare(struct xlate *x, unsigned i, unsigned n, bool sav
 		base = BT_T0;
 		as_ld_gs(&x->a, base, BT_GS_GPR(q->at_reg));
 	}
-	q->site = site;
+	q->site = site.at;
 	if (q->index < 0 && q->lo == q->at_delta && base != BT_T0)
 		as_mov(&x->a, BT_T0, base);
 	else
 		as_lea(&x->a, true, BT_T0, base, q->index < 0 ? -1 : bt_home((unsigned)q->index),
 		       q->scale, q->lo - q->at_delta);
-	as_sub_gs(&x->a, BT_T0, site);
-	as_cmp_i(&x->a, BT_T0, (s32)PAGE_SIZE - (q->hi - q->lo));
+	as_sub_gs(&x->a, BT_T0, site.at);
+	emit_bound(x, BT_T0, &site);
 	k = cold_add(x, COLD_GROUP);
 	k->from = as_jcc(&x->a, 7, 0);
 	k->insn = (u16)n;
-	k->cls = (u8)(q->write ? x->cls_w : x->cls_r);
-	k->site = site;
-	k->span = (u16)(q->hi - q->lo);
+	cold_site(k, &site);
 	k->back = retry;
 	k->saved = saved;
-	as_ld_gs(&x->a, BT_T1, site + (s32)offsetof(struct bt_site, addend));
+	as_ld_gs(&x->a, BT_T1, site.at + (s32)offsetof(struct bt_site, addend));
 	/* A loop's limit needs BT_T0. */
 	k->done = q->loop ? retry : as_here(&x->a);
 }
@@ -426,14 +467,21 @@ void emit_group_check(struct xlate *x, unsigned i, unsigned n)
 /* ---- checks in front of a loop (group.c) ---- */
 
 /* By how much the key may grow before the range leaves its page: the room behind it, in BT_T0, as
- * that of the key; then the limit. */
+ * that of the key; then the limit. It is less than a page's size, since a loop polls only where it
+ * reaches it: of a supervisor's slot, whose own limit may be a piece's, the rest to a page. */
 static void emit_limit(struct xlate *x, const struct group *q, int key, bool first)
 {
 	struct bt_asm *a = &x->a;
 	u32 less;
 
 	as_rr(a, true, 0xf7, 2, BT_T0); /* not */
-	as_alu_i(a, true, 0, BT_T0, (s32)PAGE_SIZE - (q->hi - q->lo) + 1);
+	if (x->user) {
+		as_alu_i(a, true, 0, BT_T0, (s32)PAGE_SIZE - (q->hi - q->lo) + 1);
+	} else {
+		as_add_gs(a, BT_T0, q->site + (s32)offsetof(struct bt_range, limit));
+		as_lea(a, true, BT_T0, BT_T0, -1, 0, 1);
+		as_alu_i(a, false, 4, BT_T0, (s32)(PAGE_SIZE - 1)); /* and */
+	}
 	if (q->shift) {
 		as_rr(a, true, 0xc1, q->shift > 0 ? 5 : 4, BT_T0); /* shr, shl */
 		as_1(a, q->shift > 0 ? (unsigned)q->shift : (unsigned)-q->shift);
@@ -608,26 +656,38 @@ static void emit_refill(struct xlate *x, const struct cold *k, unsigned size)
 	as_patch(a, empty, as_here(a));
 }
 
+/* The range at BT_T0 again, when its page is in the TLB and it does not cross it; else behind. */
+void emit_cold_range(struct xlate *x, const struct cold *k)
+{
+	u32 stub = (u32)(x->bt->stub[STUB_GROUP + k->cls] - (uintptr_t)x->bt->cache.rx), crosses;
+
+	if (k->cls < BT_USER_R && k->pool != BT_POOL_PAGE) {
+		as_mov_i32(&x->a, BT_T1, BT_MISS_SLOT(k->site, k->pool));
+		as_call(&x->a, stub);
+		as_jcc(&x->a, 3, k->back); /* jnc */
+		return;
+	}
+	as_rr(&x->a, false, 0x89, BT_T0, BT_T1);
+	as_alu_i(&x->a, false, 4, BT_T1, 0xfff);
+	as_alu_i(&x->a, false, 7, BT_T1, (s32)PAGE_SIZE - k->span);
+	crosses = as_jcc(&x->a, 7, 0);
+	as_mov_i32(&x->a, BT_T1, BT_MISS_SLOT(k->site, k->cls < BT_USER_R ? BT_MISS_PAGE : 0));
+	as_call(&x->a, stub);
+	as_jcc(&x->a, 3, k->back);
+	as_patch(&x->a, crosses, as_here(&x->a));
+}
+
 /* The range crosses its page, or the page isn't in the TLB with the right: the variant. */
 void emit_cold_group(struct xlate *x, const struct cold *k)
 {
-	u32 crosses, absent, e = new_exit(x, x->gi[k->insn].off);
+	u32 e = new_exit(x, x->gi[k->insn].off);
 
 	x->bt->exits[e].mode = x->mode | BTM_SINGLE;
 	as_patch(&x->a, k->from, as_here(&x->a));
 	as_add_gs(&x->a, BT_T0, k->site);
 	if (k->cls >= BT_USER_R)
 		emit_refill(x, k, k->span);
-	as_rr(&x->a, false, 0x89, BT_T0, BT_T1);
-	as_alu_i(&x->a, false, 4, BT_T1, 0xfff);
-	as_alu_i(&x->a, false, 7, BT_T1, (s32)PAGE_SIZE - k->span);
-	crosses = as_jcc(&x->a, 7, 0);
-	as_mov_i32(&x->a, BT_T1, (u32)k->site);
-	as_call(&x->a, (u32)(x->bt->stub[STUB_GROUP + k->cls] - (uintptr_t)x->bt->cache.rx));
-	absent = as_jcc(&x->a, 2, 0); /* jc */
-	as_jmp(&x->a, k->back);
-	as_patch(&x->a, crosses, as_here(&x->a));
-	as_patch(&x->a, absent, as_here(&x->a));
+	emit_cold_range(x, k);
 	if (k->saved)
 		emit_flags_restore(x, BT_T0);
 	emit_exit_insn(x, e, -1);
@@ -656,7 +716,11 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 		as_lea(&x->a, true, BT_T0, BT_T0, -1, 0, k->rel);
 	if (k->done && !k->saved && k->cls >= BT_USER_R && k->size && k->size <= 64)
 		emit_refill(x, k, k->size);
-	as_mov_i32(&x->a, BT_T1, BT_MISS_SLOT(k->site, k->size));
+	as_mov_i32(&x->a, BT_T1,
+	           BT_MISS_SLOT(k->site, k->cls >= BT_USER_R ? k->size - 1u
+	                                 : k->pool != BT_POOL_PAGE
+	                                         ? k->pool
+	                                         : BT_MISS_PAGE | (k->size - 1u)));
 	as_call(&x->a, (u32)(x->bt->stub[STUB_MISS + k->cls] - (uintptr_t)x->bt->cache.rx));
 	emit_word(x, BT_MISS1(x->page, (k->saved ? BT_MISS_FLAGS : 0) |
 	                                       (g->info.aligned ? BT_MISS_ALIGNED : 0) |

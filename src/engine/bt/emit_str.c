@@ -72,19 +72,17 @@ void emit_string(struct xlate *x, unsigned n)
 /* The check of FEW elements at `reg`: its slot. */
 static struct cold *check_few(struct xlate *x, unsigned n, int reg, bool write)
 {
-	unsigned span = FEW << (x->gi[n].harg & 3);
+	struct site site = new_site(x, write, FEW << (x->gi[n].harg & 3));
 	struct bt_asm *a = &x->a;
 	u32 back = as_here(a);
 	struct cold *k = cold_add(x, COLD_STRING);
 
 	k->insn = (u16)n;
-	k->cls = (u8)(write ? x->cls_w : x->cls_r);
-	k->site = new_site(x, k->cls);
-	k->span = (u16)span;
+	cold_site(k, &site);
 	k->back = back;
 	as_mov(a, BT_T0, reg);
 	as_sub_gs(a, BT_T0, k->site);
-	as_cmp_i(a, BT_T0, (s32)(PAGE_SIZE - span));
+	emit_bound(x, BT_T0, &site);
 	k->from = as_jcc(a, 7, 0); /* ja */
 	return k;
 }
@@ -93,20 +91,10 @@ void emit_cold_string(struct xlate *x, const struct cold *k)
 {
 	const struct gi *g = &x->gi[k->insn];
 	struct bt_asm *a = &x->a;
-	u32 crosses, absent;
 
 	as_patch(a, k->from, as_here(a));
 	as_add_gs(a, BT_T0, k->site);
-	as_rr(a, false, 0x89, BT_T0, BT_T1);
-	as_alu_i(a, false, 4, BT_T1, 0xfff);
-	as_alu_i(a, false, 7, BT_T1, (s32)PAGE_SIZE - k->span);
-	crosses = as_jcc(a, 7, 0);
-	as_mov_i32(a, BT_T1, (u32)k->site);
-	as_call(a, (u32)(x->bt->stub[STUB_GROUP + k->cls] - (uintptr_t)x->bt->cache.rx));
-	absent = as_jcc(a, 2, 0); /* jc */
-	as_jmp(a, k->back);
-	as_patch(a, crosses, as_here(a));
-	as_patch(a, absent, as_here(a));
+	emit_cold_range(x, k);
 	emit_helper(x, g, g->helper, g->harg);
 	as_jmp(a, k->done);
 }

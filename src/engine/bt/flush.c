@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* A vCPU's own view of virtual addresses: where it runs which code page (pb), what its site slots
- * hold, its jump cache; and what a TLB flush takes away from them.
+/* A vCPU's own view of virtual addresses: where it runs which code page (pb), its jump cache; and
+ * what a TLB flush takes away from them, and from the site slots (site.c).
  *
  * Everything here follows the TLB: whatever a flush of the TLB drops, the same flush drops here.
  * `flushes` moves each time, so that a stub that called C code knows not to go back into the code
@@ -98,81 +98,6 @@ void bt_pb_reset(struct bt_cpu *b)
 	b->flushes++;
 }
 
-/* ---- sites ---- */
-
-static struct bt_site *slot_at(struct bt_cpu *b, u32 slot)
-{
-	return (struct bt_site *)(void *)((u8 *)b->c + slot);
-}
-
-/* Which log: the supervisor's slots that hold no user page are emptied less often. */
-static unsigned log_of(u32 slot)
-{
-	return slot >= (u32)BT_GS_SITE(BT_SUPAC_R, 0);
-}
-
-static unsigned first_class(unsigned log)
-{
-	return log ? BT_SUPAC_R : BT_SUP_R;
-}
-
-static unsigned end_class(unsigned log)
-{
-	return log ? BT_CLASSES : BT_SUPAC_R;
-}
-
-/* As the stubs do it (stub.c, emit_tlb_fill). */
-void bt_site_fill(struct bt_cpu *b, u32 slot, gva_t page, uintptr_t addend)
-{
-	struct bt_site *s = slot_at(b, slot);
-	unsigned l = log_of(slot);
-
-	if (s->page == BT_PB_NONE && b->site_log_n[l] <= BT_SITE_LOG) {
-		if (b->site_log_n[l] < BT_SITE_LOG)
-			b->site_log[l][b->site_log_n[l]] = slot;
-		b->site_log_n[l]++;
-	}
-	s->addend = addend;
-	s->page = page;
-}
-
-static void sites_drop(struct bt_cpu *b, unsigned l)
-{
-	if (b->site_log_n[l] <= BT_SITE_LOG) {
-		for (u32 i = 0; i < b->site_log_n[l]; i++)
-			slot_at(b, b->site_log[l][i])->page = BT_PB_NONE;
-	} else {
-		for (unsigned cl = first_class(l); cl < end_class(l); cl++)
-			for (unsigned i = 0; i < BT_SITES; i++)
-				b->site[cl][i].page = BT_PB_NONE;
-	}
-	b->site_log_n[l] = 0;
-}
-
-static void drop_write(const struct bt_cpu *b, struct bt_site *s, uintptr_t host)
-{
-	/* BT_PB_NONE plus an addend is no host address. */
-	if (s->page + s->addend == host)
-		s->page = BT_PB_NONE;
-}
-
-void bt_sites_drop_write(struct bt_cpu *b, u64 ram_page)
-{
-	uintptr_t host = (uintptr_t)b->c->pmap->bt_hva + (ram_page << PAGE_SHIFT);
-
-	/* A slot that is emptied is logged again when it is filled: twice does no harm. */
-	for (unsigned l = 0; l < 2; l++) {
-		if (b->site_log_n[l] <= BT_SITE_LOG) {
-			for (u32 i = 0; i < b->site_log_n[l]; i++)
-				drop_write(b, slot_at(b, b->site_log[l][i]), host);
-			continue;
-		}
-		for (unsigned cl = first_class(l) + 1; cl < end_class(l); cl += 2)
-			for (unsigned i = 0; i < BT_SITES; i++)
-				drop_write(b, &b->site[cl][i], host);
-	}
-}
-
 /* ---- the jump cache ---- */
 
 void bt_jc_set(struct bt_cpu *b, bool user, u64 target, u32 entry)
@@ -212,11 +137,11 @@ void bt_tlb_flushed(struct x86_cpu *c, bool global_too)
 	struct bt_cpu *b = bt_of(c);
 
 	b->flushes++;
-	sites_drop(b, 1);
+	bt_sites_drop(b, 1);
 	/* What a slot holds was in the TLB since the last flush of its kind. */
 	if (global_too || c->tlb_sup_nonglobal) {
 		b->stat[BT_STAT_SUP_DROPS]++;
-		sites_drop(b, 0);
+		bt_sites_drop(b, 0);
 		c->tlb_sup_nonglobal = false;
 		c->tlb_sup_low &= !global_too;
 	}
@@ -235,10 +160,10 @@ void bt_tlb_page_flushed(struct x86_cpu *c, gva_t page)
 	b->flushes++;
 	/* All slots: those that are used are filled again from the TLB, and a run of flushes finds
 	 * the logs empty. But a page of the lower half is rarely in one of the supervisor's. */
-	sites_drop(b, 1);
+	bt_sites_drop(b, 1);
 	if (page >> 63 || c->tlb_sup_low) {
 		b->stat[BT_STAT_SUP_DROPS]++;
-		sites_drop(b, 0);
+		bt_sites_drop(b, 0);
 	}
 	while (*p) {
 		u32 id = *p - 1;

@@ -175,13 +175,19 @@ int bt_helper_call(struct x86_cpu *c, u64 rip, u32 arg)
 static bool fill_slot(struct bt_cpu *b, gva_t addr, u32 slot)
 {
 	struct x86_cpu *c = b->c;
-	unsigned set = (unsigned)((c->tlb - c->tlbs[0]) / TLB_SIZE);
-	unsigned i = (unsigned)(addr >> PAGE_SHIFT) & (TLB_SIZE - 1);
 
-	if ((slot - (u32)BT_GS(site)) / (2 * sizeof(b->site[0])) != set)
+	if (bt_site_class(slot) / 2 != (unsigned)((c->tlb - c->tlbs[0]) / TLB_SIZE))
 		return false;
-	bt_site_fill(b, slot, addr & PAGE_MASK, c->tlb[i].bt_addend);
+	bt_site_fill(b, slot, addr);
 	return true;
+}
+
+/* Would the slot serve an operand of `size` bytes here? */
+static bool slot_serves(const struct bt_cpu *b, gva_t addr, u32 size, u32 slot)
+{
+	if (bt_site_class(slot) < BT_USER_R)
+		size = MAX(size, bt_site_span(b->vm, slot));
+	return (addr & ~PAGE_MASK) + size <= PAGE_SIZE;
 }
 
 /* One instruction by interp in the middle of a unit: 1 or 2. */
@@ -239,7 +245,7 @@ int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 		addr = (u32)addr;
 	if (unlikely(bt_mode(c) != mode))
 		return 2;
-	if (size && (addr & ~PAGE_MASK) + size <= PAGE_SIZE &&
+	if (size && slot_serves(b, addr, size, slot) &&
 	    (!(one & BT_MISS_ALIGNED) || !(addr & (size - 1))) &&
 	    (!(one & BT_MISS_WAITS) || !x86_fpu_pending(c)) &&
 	    (!(mode & BTM_CODE64) || is_canonical(addr)) && mmu_fill(c, addr, write) &&

@@ -113,13 +113,22 @@ void bt_pages_reset(struct bt_vm *bt);
 void bt_pb_set(struct bt_cpu *b, u32 id, u64 va, bool global);
 void bt_pb_drop(struct bt_cpu *b, u32 id);
 void bt_pb_reset(struct bt_cpu *b);
-void bt_site_fill(struct bt_cpu *b, u32 slot, gva_t page, uintptr_t addend);
-/* No site may write to this RAM page. */
-void bt_sites_drop_write(struct bt_cpu *b, u64 ram_page);
 void bt_jc_set(struct bt_cpu *b, bool user, u64 target, u32 entry);
 void bt_jc_reset(struct bt_cpu *b, bool user);
 void bt_tlb_flushed(struct x86_cpu *c, bool global_too);
 void bt_tlb_page_flushed(struct x86_cpu *c, gva_t page);
+
+/* ---- site.c: what site slots hold; as flush.c ---- */
+void bt_sites_init(struct bt_cpu *b);
+/* The slot's class; its operands' size, rounded up (BT_POOL_PAGE's: 0). */
+enum bt_class bt_site_class(u32 slot);
+u32 bt_site_span(const struct bt_vm *bt, u32 slot);
+/* From the TLB, where `addr` is valid. */
+void bt_site_fill(struct bt_cpu *b, u32 slot, gva_t addr);
+/* Log 0: the supervisor's; 1: the user's, and the supervisor's while it may access user pages. */
+void bt_sites_drop(struct bt_cpu *b, unsigned log);
+/* No site may write to this RAM page. */
+void bt_sites_drop_write(struct bt_cpu *b, u64 ram_page);
 
 /* ---- signal.c ---- */
 bool bt_host_fault(void *arg, const siginfo_t *info, ucontext_t *uc);

@@ -30,13 +30,14 @@ void bt_unmap_large(void *p, size_t size)
 		munmap(p, ALIGN_UP(size, LARGE));
 }
 
-enum part { PART_XLATE, PART_GI, PART_GROUPING, PART_GLANCES, PART_VERIFIED, PART_SHAPES, PARTS };
+enum part { PART_XLATE, PART_POOLS, PART_GI, PART_GROUPING, PART_GLANCES, PART_VERIFIED, PART_SHAPES, PARTS };
 
 /* Where each part begins, and behind the last one the size of all. */
 static void lay_out(size_t at[PARTS + 1])
 {
 	const size_t size[PARTS] = {
 		[PART_XLATE] = sizeof(struct xlate),
+		[PART_POOLS] = bt_pools_size(),
 		[PART_GI] = (UNIT_MAX_INSNS + 1) * sizeof(struct gi),
 		[PART_GROUPING] = bt_grouping_size(),
 		[PART_GLANCES] = GLANCES * sizeof(struct glance),
@@ -59,6 +60,7 @@ int bt_xlate_create(struct bt_vm *bt)
 	if (!p)
 		return -1;
 	bt->xlate = (void *)(p + at[PART_XLATE]);
+	bt->xlate->pools = (void *)(p + at[PART_POOLS]);
 	bt->xlate->gi = (void *)(p + at[PART_GI]);
 	bt->xlate->grouping = (void *)(p + at[PART_GROUPING]);
 	bt->xlate->glances = (void *)(p + at[PART_GLANCES]);

@@ -10,7 +10,7 @@
 #include "engine/bt/runtime.h"
 
 /* condition codes */
-enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_A = 7 };
+enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_A = 7, CC_G = 15 };
 
 static const u8 callee_saved[] = {RBX, RBP, R12, R13, R14, R15};
 static const u8 homes[] = {RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R9, R10, R11, R12};
@@ -234,6 +234,7 @@ static void make_helper(struct stubs *s)
 
 #define SET_BYTES (TLB_SIZE * sizeof(struct tlb_entry))
 _Static_assert(sizeof(struct tlb_entry) == 32, "a shift below");
+_Static_assert(sizeof(struct tlb_run) == 32, "has the index of its tlb_entry");
 _Static_assert(BT_GS_SITE(BT_CLASSES, 0) < 1 << BT_MISS_SIZE_SHIFT, "BT_MISS_SLOT() has room");
 _Static_assert(!(BT_PB_NONE & ~0ull >> 8), "one byte is compared below");
 
@@ -309,13 +310,89 @@ static void emit_log(struct bt_asm *a, enum bt_class cls, u32 from, u32 back)
 	as_jmp(a, back);
 }
 
-/* Flags are the guest's no more: where they matter they are in bt->flags. */
-static void make_miss(struct stubs *s, enum bt_class cls)
+/* For a supervisor's slot. R14: the address; R15: BT_MISS_SLOT(). From the TLB of large pieces,
+ * else from that of pages; RAX, RCX, RDX are kept. Returns where R15 is the slot alone and the slot
+ * is not filled: it isn't in either, or the range crosses. `ret` returns, with CF=0. */
+#define FILL_EXITS 3
+static void fill_from(struct bt_asm *a, enum bt_class cls, bool big, u32 *absent, u32 *crosses)
 {
-	struct bt_asm *a = &s->a;
-	u32 slow[2], retry, skip, copied, log, back;
+	unsigned entries = big ? TLB_BIG : TLB_SIZE, shift = big ? TLB_BIG_SHIFT : PAGE_SHIFT;
+	s32 set = (s32)(cls / 2 * entries * 32) + (big ? BT_GS_C(tlb_big) : BT_GS_C(tlbs));
+	s32 run = (s32)(cls / 2 * entries * 32) + BT_GS_C(tlb_run);
+	s32 tag = set +
+	          (s32)(cls & 1 ? offsetof(struct tlb_entry, w) : offsetof(struct tlb_entry, r));
 
-	begin(s, STUB_MISS + cls);
+	/* RAX: the entry; RDX: page or piece, then where it begins; RCX: bytes of the operand, then
+	 * the limit. */
+	as_mov(a, RAX, BT_T0);
+	shift_i(a, true, 5, RAX, shift - 5);
+	as_alu_i(a, false, 4, RAX, (s32)((entries - 1) * 32));
+	as_mov(a, RDX, BT_T0);
+	as_alu_i(a, true, 4, RDX, -(s32)(1u << shift));
+	gs_reg(a, 0x3b, RDX, RAX, tag);
+	*absent = as_jcc(a, CC_NE, 0);
+	as_rr(a, true, 0xf7, 3, RCX); /* neg */
+	if (big) {
+		gs_reg(a, 0x03, RCX, RAX,
+		       run + (s32)(cls & 1 ? offsetof(struct tlb_run, w_size)
+		                           : offsetof(struct tlb_run, r_size)));
+		gs_reg(a, 0x8b, RDX, RAX,
+		       run + (s32)(cls & 1 ? offsetof(struct tlb_run, w_base)
+		                           : offsetof(struct tlb_run, r_base)));
+	} else {
+		as_alu_i(a, true, 0, RCX, (s32)PAGE_SIZE);
+	}
+	as_rr(a, true, 0x01, RCX, RDX); /* add */
+	as_rr(a, true, 0x39, RDX, BT_T0);
+	*crosses = as_jcc(a, CC_A, 0);
+	as_rr(a, true, 0x29, RCX, RDX); /* sub */
+	gs_reg(a, 0x8b, RAX, RAX, set + (s32)offsetof(struct tlb_entry, bt_addend));
+}
+
+static void load_three(struct bt_asm *a)
+{
+	load_two(a);
+	as_ld_gs(a, RDX, BT_GS(stub_save[2]));
+}
+
+static void emit_range_fill(struct bt_asm *a, enum bt_class cls, u32 out[FILL_EXITS])
+{
+	u32 page_only, absent, log, back, tail;
+
+	keep_two(a);
+	as_st_gs(a, BT_GS(stub_save[2]), RDX);
+	as_rr(a, false, 0x89, BT_T1, RCX);
+	shift_i(a, false, 5, RCX, BT_MISS_SIZE_SHIFT);
+	as_alu_i(a, false, 4, BT_T1, (s32)(BIT(BT_MISS_SIZE_SHIFT) - 1));
+	as_alu_i(a, true, 5, RCX, BT_MISS_PAGE - 1); /* sub: size, or at most 0 */
+	page_only = as_jcc(a, CC_G, 0);
+	as_1(a, 0x65); /* mov ecx, gs:span(,rcx,4) */
+	as_mem(a, false, 0x8b, RCX, -1, RCX, 2, BT_GS(span) + 4 * (s32)(BT_MISS_PAGE - 1));
+	fill_from(a, cls, true, &absent, &out[0]);
+	tail = as_here(a);
+	gs_reg(a, 0x89, RCX, BT_T1, offsetof(struct bt_range, limit));
+	gs_reg(a, 0x89, RAX, BT_T1, offsetof(struct bt_range, addend));
+	as_1(a, 0x65); /* cmp byte gs:page[7]: is it BT_PB_NONE? */
+	as_mem(a, false, 0x80, 7, BT_T1, -1, 0, 7);
+	as_1(a, BT_PB_NONE >> 56);
+	log = as_jcc(a, CC_E, 0);
+	back = as_here(a);
+	gs_reg(a, 0x89, RDX, BT_T1, offsetof(struct bt_range, page));
+	load_three(a);
+	as_1(a, 0xf8); /* clc */
+	as_1(a, 0xc3);
+	emit_log(a, cls, log, back);
+	as_patch(a, absent, as_here(a));
+	as_patch(a, page_only, as_here(a));
+	fill_from(a, cls, false, &out[1], &out[2]);
+	as_jmp(a, tail);
+}
+
+/* The same for a user's slot, of a page. */
+static void emit_page_fill(struct bt_asm *a, enum bt_class cls, u32 out[2])
+{
+	u32 log, back;
+
 	keep_two(a);
 	/* size - 1 + offset in the page: ends it on the page? */
 	as_rr(a, false, 0x89, BT_T1, RCX);
@@ -325,15 +402,31 @@ static void make_miss(struct stubs *s, enum bt_class cls)
 	as_alu_i(a, false, 4, RAX, (s32)(PAGE_SIZE - 1));
 	as_rr(a, false, 0x01, RAX, RCX);
 	as_alu_i(a, false, 7, RCX, (s32)(PAGE_SIZE - 1));
-	slow[0] = as_jcc(a, CC_A, 0);
-	slow[1] = emit_tlb_fill(a, cls, &log, &back);
+	out[0] = as_jcc(a, CC_A, 0);
+	out[1] = emit_tlb_fill(a, cls, &log, &back);
 	load_two(a);
 	as_1(a, 0xc3);
 	emit_log(a, cls, log, back);
+}
 
-	for (unsigned i = 0; i < 2; i++)
-		as_patch(a, slow[i], as_here(a));
-	load_two(a);
+/* Flags are the guest's no more: where they matter they are in bt->flags. */
+static void make_miss(struct stubs *s, enum bt_class cls)
+{
+	struct bt_asm *a = &s->a;
+	u32 slow[FILL_EXITS], retry, skip, copied;
+
+	begin(s, STUB_MISS + cls);
+	if (cls < BT_USER_R) {
+		emit_range_fill(a, cls, slow);
+		for (unsigned i = 0; i < FILL_EXITS; i++)
+			as_patch(a, slow[i], as_here(a));
+		load_three(a);
+	} else {
+		emit_page_fill(a, cls, slow);
+		for (unsigned i = 0; i < 2; i++)
+			as_patch(a, slow[i], as_here(a));
+		load_two(a);
+	}
 	save_regs(a);
 	to_c_stack(a, 0);
 	as_ld_gs(a, RDI, BT_GS(c));
@@ -376,9 +469,18 @@ static void make_miss(struct stubs *s, enum bt_class cls)
 static void make_group(struct stubs *s, enum bt_class cls)
 {
 	struct bt_asm *a = &s->a;
-	u32 none, log, back;
+	u32 none, log, back, out[FILL_EXITS];
 
 	begin(s, STUB_GROUP + cls);
+	if (cls < BT_USER_R) {
+		emit_range_fill(a, cls, out);
+		for (unsigned i = 0; i < FILL_EXITS; i++)
+			as_patch(a, out[i], as_here(a));
+		load_three(a);
+		as_1(a, 0xf9); /* stc */
+		as_1(a, 0xc3);
+		return;
+	}
 	keep_two(a);
 	none = emit_tlb_fill(a, cls, &log, &back);
 	load_two(a);

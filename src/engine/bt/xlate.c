@@ -660,6 +660,7 @@ static void prepare(struct xlate *x, struct bt_vm *bt, struct x86_cpu *c, u32 pa
 	x->cls_r = x->user ? BT_USER_R : mode & BTM_AC ? BT_SUPAC_R : BT_SUP_R;
 	x->cls_w = x->cls_r + 1;
 	x->nr_fix = x->nr_cold = 0;
+	x->nr_stack[0] = x->nr_stack[1] = 0;
 	if (!x->feat)
 		x->feat = insn_features(c);
 	x->full = false;

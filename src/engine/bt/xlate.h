@@ -110,6 +110,7 @@ enum cold_kind {
 struct cold {
 	u8 kind;
 	u8 cls;
+	u8 pool; /* of a supervisor's slot */
 	bool form_b;
 	bool saved; /* flags are in bt->flags */
 	u8 size;
@@ -168,9 +169,10 @@ struct xlate {
 	unsigned nr;
 	struct gi *gi; /* UNIT_MAX_INSNS + 1 */
 	unsigned cls_r, cls_w;
-	u8 last; /* flags that a landing behind the last instruction keeps */
-	u32 next_site;
-	u64 feat; /* insn_features() */
+	u8 last;                /* flags that a landing behind the last instruction keeps */
+	struct bt_pools *pools; /* site.c */
+	unsigned nr_stack[2];   /* [write] slots of the stack that the unit has */
+	u64 feat;               /* insn_features() */
 	struct fixup fix[UNIT_MAX_INSNS * 2];
 	unsigned nr_fix;
 	struct cold cold[UNIT_MAX_INSNS * 8];
@@ -317,7 +319,29 @@ void emit_va(struct xlate *x, int reg, s32 rel); /* virtual address of page star
 void emit_flags_save(struct xlate *x);
 void emit_flags_restore(struct xlate *x, int tmp);
 struct cold *cold_add(struct xlate *x, enum cold_kind kind);
-s32 new_site(struct xlate *x, unsigned cls); /* %gs-offset of a slot */
+/* A slot for operands, or a range, of `size` bytes; 0: at a constant place of its page, which is
+ * compared for equality. `span`: what is checked, which is `size` or more. */
+struct site {
+	s32 at; /* %gs-offset */
+	u8 cls, pool;
+	u16 span;
+};
+struct site new_site(struct xlate *x, bool write, unsigned size);
+/* One for what is accessed by RSP alone: a page's, whatever the class. */
+struct site new_stack_site(struct xlate *x, bool write, unsigned size);
+/* Compares the difference of address and slot in register `t` with the slot's limit: JA misses. */
+void emit_bound(struct xlate *x, int t, const struct site *site);
+void cold_site(struct cold *k, const struct site *site);
+/* In cold code, with the address in BT_T0: fills the slot from the TLB and tries again at k->back,
+ * or comes out behind, where the range crosses or isn't in the TLB. Clobbers BT_T1, flags. */
+void emit_cold_range(struct xlate *x, const struct cold *k);
+
+/* site.c: the pool whose slots serve operands, or a range, of `size` bytes (1 to 4096), which it
+ * rounds up; a new slot of it: its %gs-offset. User classes have no pools. */
+size_t bt_pools_size(void);
+unsigned bt_pool(unsigned size);
+unsigned bt_pool_span(unsigned pool);
+u32 bt_site_new(struct bt_pools *s, unsigned cls, unsigned pool);
 void emit_cold_miss(struct xlate *x, const struct cold *k);
 
 /* ---- emit_insn.c ---- */
