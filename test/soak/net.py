@@ -81,9 +81,15 @@ class Pattern(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    def __init__(self, address):
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        super().__init__((address, 0), Pattern)
+
+
 @contextlib.contextmanager
 def web_server(address="127.0.0.1"):
-    server = http.server.ThreadingHTTPServer((address, 0), Pattern)
+    server = Server(address)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server.server_port
@@ -191,7 +197,20 @@ class Soak:
             got = g.sh(f"curl -sS http://10.0.2.2:{web}/{size} | sha256sum", 900, code=None)
             self.score.check(got.split()[:1] == [Pattern.digest(size)], f"user: a download of {size} bytes: {got}")
             self.rate("user: download by HTTP, with sha256sum", size, time.monotonic() - begin)
+            self.ipv6(g, size // 10)
             self.end(g, "user")
+
+    def ipv6(self, g, size):
+        try:
+            with web_server("::1") as web:
+                self.ping(g, "user: ping of the host by IPv6", "-c 20 -i 0.2 fec0::2")
+                begin = time.monotonic()
+                got = g.sh(f"curl -sS 'http://[fec0::2]:{web}/{size}' | sha256sum", 300, code=None)
+        except OSError as error:
+            self.score.skip(f"no IPv6 on this host: {error}")
+            return
+        self.score.check(got.split()[:1] == [Pattern.digest(size)], f"user: a download by IPv6 of {size} bytes: {got}")
+        self.rate("user: download by HTTP and IPv6", size, time.monotonic() - begin)
 
     def commands(self, ssh):
         for _ in range(60):  # sshd makes its keys at the first start
