@@ -144,9 +144,48 @@ static void swing(struct run *g, u64 at)
 	setcc(g);
 }
 
+static void push(struct run *g)
+{
+	put(g, (u8)(0x40 | g->data >> 3));
+	put(g, (u8)(0x50 | (g->data & 7)));
+}
+
+/* push, pop; above or below the top */
+static void stack(struct run *g, u64 at)
+{
+	u64 disp;
+
+	if (rnd_below(g->r, 2)) /* on two pages */
+		at = (at & PAGE_MASK) + PAGE_SIZE - 1 - rnd_below(g->r, 8);
+	disp = at - g->vb;
+	switch (rnd_below(g->r, 5)) {
+	case 0: /* of memory, if it is in reach; and what may rely on the same check */
+		if (disp != (u64)(s64)(s32)disp)
+			return;
+		mem(g, false, 0, 0xff, 6, g->base, 4, 0, (u32)disp);
+		push(g);
+		break;
+	case 1:
+		put(g, (u8)(0x40 | g->data >> 3));
+		put(g, (u8)(0x58 | (g->data & 7)));
+		break;
+	case 2:
+		mem(g, true, 0, rnd_below(g->r, 2) ? 0x8b : 0x89, g->data, 4, 4, 0,
+		    8 * rnd_below(g->r, 8) - 32);
+		break;
+	default:
+		push(g);
+	}
+}
+
 static void element(struct run *g, u64 at)
 {
-	switch (rnd_below(g->r, 12)) {
+	switch (rnd_below(g->r, 16)) {
+	case 12:
+	case 13:
+	case 14:
+		stack(g, at + rnd_below(g->r, 96));
+		break;
 	case 10:
 	case 11:
 		swing(g, at);
