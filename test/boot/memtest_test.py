@@ -36,13 +36,18 @@ def screen(raw):
     return "\n".join("".join(line).rstrip() for line in cell)
 
 
-def run(engine, kernel, top):
+def run(engine, source, top, memory="8M"):
     """The screen at the last test, or when the time was over or ringer ended; what ringer said."""
     seconds = 40 * guest.slowness * (4 if engine == "interp" else 1)
     raw, err = guest.console_until(lambda text: LAST in screen(text),
-                                   ["--engine", engine, "-m", "8M", "--kernel", kernel, "--cmdline",
-                                    "console=ttyS0,115200"], top, seconds)
+                                   ["--engine", engine, "-m", memory, *source], top, seconds)
     return screen(raw) + err
+
+
+def judge(score, what, shown):
+    good = score.check(LAST in shown, f"{what}: does not come to its last test")
+    good &= score.check(re.search(r"Errors: 0\s*$", shown, re.M), f"{what}: errors")
+    score.note(f"{what}: {'ok' if good else shown}")
 
 
 def main():
@@ -53,10 +58,9 @@ def main():
             guest.skip_all(f"no memtest86+: {why}")
         for engine in sys.argv[1:] or ["bt", "interp"]:
             for build in BUILDS if engine != "interp" else BUILDS[:1]:
-                shown = run(engine, os.path.join(top, "boot", f"memtest86+{build}.bin"), top)
-                good = score.check(LAST in shown, f"{engine}, {build}: does not come to its last test")
-                good &= score.check(re.search(r"Errors: 0\s*$", shown, re.M), f"{engine}, {build}: errors")
-                score.note(f"{engine}, {build}: {'ok' if good else shown}")
+                kernel = os.path.join(top, "boot", f"memtest86+{build}.bin")
+                judge(score, f"{engine}, {build}",
+                      run(engine, ["--kernel", kernel, "--cmdline", "console=ttyS0,115200"], top))
     score.end()
 
 

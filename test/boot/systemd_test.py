@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """A Debian with systemd, from its disk: SeaBIOS, GRUB, an unmodified kernel, the login prompt. All units
-run, none failed; what is written is there after a restart; the machine powers off by systemctl.
+run, none failed; what is written is there after a restart; the machine powers off by systemctl. Then
+the same disk's GRUB starts memtest86+.
 
 usage: systemd_test.py [ENGINE...]
 """
@@ -11,13 +12,24 @@ import sys
 import tempfile
 
 import guest
+import memtest_test
 
 IMAGE = os.path.join(guest.FILES, "debian.raw")
 
 
-def start(engine, firmware, disk, cpus):
+# GRUB takes the latest default that it reads.
+MEMTEST = r"""
+menuentry memtest {
+	search --file /boot/memtest86+x64.bin --set=root
+	linux /boot/memtest86+x64.bin console=ttyS0,115200
+}
+set default=memtest
+"""
+
+
+def start(engine, firmware, disk, cpus, *more):
     return guest.Guest(None, command=[guest.RINGER, "run", "--engine", engine, "-m", "1G", "-c", str(cpus),
-                                      "--firmware", firmware, "--disk", disk])
+                                      "--firmware", firmware, "--disk", disk, *more])
 
 
 def login(g, score, what):
@@ -52,6 +64,22 @@ def check(score, engine, firmware, disk, cpus):
         score.check("OK" in g.sh("md5sum -c /root/sum"), f"{what}: what was written is not there")
 
 
+def memtest(score, engine, firmware, disk, top):
+    why = guest.package("memtest86+", top)
+    if why:
+        score.skip(f"no memtest86+: {why}")
+        return
+    with open(os.path.join(top, "boot", "entry"), "w", encoding="ascii") as f:
+        f.write(MEMTEST)
+    with start(engine, firmware, disk, 1, "--share", f"boot={os.path.join(top, 'boot')}") as g:
+        login(g, score, "for memtest86+")
+        g.sh("mount -t virtiofs boot /mnt && cp /mnt/memtest86+x64.bin /boot/ && cat /mnt/entry >>/boot/grub/grub.cfg")
+        g.send("systemctl poweroff\n")
+        score.check(g.wait(120) == 0, "memtest86+: does not power off before")
+    shown = memtest_test.run(engine, ["--firmware", firmware, "--disk", disk], top, "24M")
+    memtest_test.judge(score, f"{engine}, by GRUB", shown)
+
+
 def main():
     score = guest.Score()
     os.makedirs(guest.FILES, exist_ok=True)
@@ -74,6 +102,8 @@ def main():
                 with guest.stage(score, f"{engine}, {cpus} CPUs"):
                     subprocess.run(["cp", "--sparse=always", IMAGE, disk], check=True)
                     check(score, engine, firmware, disk, cpus)
+            with guest.stage(score, f"{engine}, memtest86+"):
+                memtest(score, engine, firmware, disk, top)
     score.end()
 
 
