@@ -265,7 +265,8 @@ static enum outcome run_case(struct attack *k, struct world *w, u64 n)
 
 /* Is the difference that case n has just shown one of those that are known? What goes away where
  * flags are kept everywhere is one of flags: in modified code, or in frames that forget_flags()
- * doesn't find, such as one that begins on a page and would end on one that faults. They are few. */
+ * doesn't find, such as one that begins on a page and would end on one that faults. They are few.
+ */
 static bool known(struct attack *k, u64 n)
 {
 	bool modified;
