@@ -270,6 +270,7 @@ def looking_inside(guest, tmp):
     s = status(p.pid)
     check("Seccomp:\t2" in s and "NoNewPrivs:\t1" in s and "CapEff:\t0000000000000000" in s,
           f"sandbox: {s}")
+    wait_for(lambda: len(os.listdir(f"/proc/{p.pid}/task")) > 1, 5)  # made behind the sandbox
     tasks = os.listdir(f"/proc/{p.pid}/task")
     check(len(tasks) > 1 and all("Seccomp:\t2" in status(f"{p.pid}/task/{t}") for t in tasks),
           f"sandbox of all threads: {tasks}")
