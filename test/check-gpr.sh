@@ -34,12 +34,13 @@ clock_gettime        *              vDSO: the kernel's code, no vector registers
 sched_yield          ops_sys,bt-helpers a system call
 nanosleep            tsc            before the VM runs
 log_msg              tsc,run,bt-run before the VM runs
-mmap64               run,x86        creation
+mmap64               run            creation
+large_map            x86            creation
 calloc               run            creation
 free                 run            destruction
 munmap               run,x86        destruction
 madvise              x86            creation
-mmap                 run,x86        creation
+mmap                 run            creation
 strerror             run,bt-run     creation
 native_create        run            creation
 native_destroy       run            destruction

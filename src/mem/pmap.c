@@ -12,11 +12,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/large.h"
 #include "base/log.h"
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 
 static void slot_add(struct pmap *p, gpa_t base, u64 size, u64 offset)
 {
@@ -31,15 +28,10 @@ static void slot_add(struct pmap *p, gpa_t base, u64 size, u64 offset)
 /* All of RAM, at an address at which large pages can be mapped. NULL: errno. */
 static u8 *map_ram(const struct pmap *p)
 {
-	u8 *area = mmap(NULL, p->ram_size + PMAP_LARGE, PROT_NONE,
-	                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	u8 *at = (u8 *)ALIGN_UP((uintptr_t)area, (uintptr_t)PMAP_LARGE);
+	u8 *at = large_map(p->ram_size, PROT_NONE);
 
-	if (area == MAP_FAILED)
+	if (!at)
 		return NULL;
-	if (at > area)
-		munmap(area, (size_t)(at - area));
-	munmap(at + p->ram_size, (size_t)(area + PMAP_LARGE - at));
 	if (mmap(at, p->ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
 	         p->fd, 0) == MAP_FAILED) {
 		int err = errno;
@@ -82,7 +74,7 @@ int pmap_create(struct pmap **out, u64 ram_size)
 	if (p->fd < 0 || ftruncate(p->fd, (off_t)ram_size) < 0)
 		goto fail;
 	if (may_be_large(ram_size)) {
-		p->large = calloc(ram_size / PMAP_LARGE, 1);
+		p->large = calloc(ram_size / LARGE_SIZE, 1);
 		if (!p->large)
 			goto fail;
 	}
@@ -129,13 +121,10 @@ int pmap_create_protected(struct pmap *p)
 
 void pmap_enlarge(const struct pmap *p, u64 page)
 {
-	u64 i = page >> (PMAP_LARGE_SHIFT - PAGE_SHIFT);
-	u8 *at = p->hva + i * PMAP_LARGE;
+	u64 i = page >> (LARGE_SHIFT - PAGE_SHIFT);
 
-	if (__atomic_exchange_n(&p->large[i], 1, __ATOMIC_RELAXED))
-		return;
-	(void)*(volatile u8 *)at;               /* something must be there to be made large */
-	madvise(at, PMAP_LARGE, MADV_COLLAPSE); /* Linux 6.1; without it pages stay small */
+	if (!__atomic_exchange_n(&p->large[i], 1, __ATOMIC_RELAXED))
+		large_collapse(p->hva + (i << LARGE_SHIFT)); /* or pages stay small */
 }
 
 void pmap_destroy(struct pmap *p)
@@ -182,8 +171,8 @@ static void pieces_written(const struct pmap *p, u64 at, u64 len)
  * copied. */
 static void touch_pieces(const struct pmap *p, u64 at, u64 len)
 {
-	for (u64 i = at / PMAP_LARGE; i <= (at + len - 1) / PMAP_LARGE; i++)
-		pmap_touch(p, i * (PMAP_LARGE / PAGE_SIZE));
+	for (u64 i = at / LARGE_SIZE; i <= (at + len - 1) / LARGE_SIZE; i++)
+		pmap_touch(p, i * (LARGE_SIZE / PAGE_SIZE));
 }
 
 static int for_pieces(const struct pmap *p, gpa_t gpa, u8 *buf, u64 len, enum piece_op op)

@@ -29,6 +29,7 @@
  * once. */
 #pragma once
 
+#include "base/large.h"
 #include "base/types.h"
 
 #define PMAP_MAX_SLOTS    8
@@ -37,8 +38,6 @@
 #define PCI_HOLE_START    0xc0000000ull
 #define PCI_HOLE_END      0x100000000ull
 #define PMAP_CODE_MARKED  1u
-#define PMAP_LARGE_SHIFT  21
-#define PMAP_LARGE        (1ull << PMAP_LARGE_SHIFT)
 #define PMAP_CODE_SETTLED 2u
 #define PMAP_CODE_STEP    4u /* the version counts in these */
 
@@ -74,7 +73,7 @@ struct pmap {
 	u64 ram_size;
 	u8 *hva;    /* the whole of RAM */
 	u8 *bt_hva; /* the same once more, or NULL */
-	u8 *large;  /* by piece of PMAP_LARGE: was a large page asked for? NULL: none shall be */
+	u8 *large;  /* by piece of LARGE_SIZE: was a large page asked for? NULL: none shall be */
 	_Atomic u32 *code_ver;
 	u64 low_size, high_size; /* RAM from VGA_HOLE_END, from PCI_HOLE_END: pmap_host() */
 	const struct pmap_code_hook *code_hook;   /* set before the first vCPU runs, or NULL */
@@ -96,7 +95,7 @@ void pmap_enlarge(const struct pmap *p, u64 page);
 
 static inline void pmap_touch(const struct pmap *p, u64 page)
 {
-	if (p->large && unlikely(!p->large[page >> (PMAP_LARGE_SHIFT - PAGE_SHIFT)]))
+	if (p->large && unlikely(!p->large[page >> (LARGE_SHIFT - PAGE_SHIFT)]))
 		pmap_enlarge(p, page);
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/large.h"
 #include "cpu/x86/inputs.h"
 #include "cpu/x86/mmu.h"
 
@@ -252,19 +253,11 @@ const struct arch_ops x86_arch_ops = {
 /* All of it is looked up in every few instructions: in large pages where the host has them. */
 static void *map_cpu(void)
 {
-	const size_t large = 2 * MiB, all = CPU_BYTES + large;
-	u8 *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-	             -1, 0);
-	size_t skip;
+	void *p = large_map(CPU_BYTES, PROT_READ | PROT_WRITE);
 
-	if (p == MAP_FAILED)
-		return NULL;
-	skip = ALIGN_UP((uintptr_t)p, large) - (uintptr_t)p;
-	if (skip)
-		munmap(p, skip);
-	munmap(p + skip + CPU_BYTES, large - skip);
-	madvise(p + skip, CPU_BYTES, MADV_HUGEPAGE); /* a hint */
-	return p + skip;
+	if (p)
+		madvise(p, CPU_BYTES, MADV_HUGEPAGE); /* a hint */
+	return p;
 }
 
 int x86_cpu_create(struct vcpu *v)

@@ -8,15 +8,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/large.h"
 #include "base/log.h"
 #include "engine/bt/runtime.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
 #endif
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
@@ -56,7 +54,7 @@ static u32 cache_size(void)
 	u64 host = (u64)MAX(sysconf(_SC_PHYS_PAGES), 0L) * PAGE_SIZE;
 
 	return (u32)ALIGN_UP(MIN(MAX(host / 32, (u64)BT_CACHE_MIN), (u64)BT_CACHE_MAX),
-	                     (u64)BT_PIECE);
+	                     (u64)LARGE_SIZE);
 }
 
 static int map_code(struct bt_vm *bt)
@@ -71,15 +69,13 @@ static int map_code(struct bt_vm *bt)
 		fd = memfd_create("ringer-bt", MFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	area = mmap(NULL, 2 * (size_t)size + BT_PIECE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-	            0);
-	if (area == MAP_FAILED) {
+	area = large_map(2 * (size_t)size, PROT_NONE);
+	if (!area) {
 		err = -errno;
 		close(fd);
 		return err;
 	}
 	pv->area = area;
-	area = (u8 *)ALIGN_UP((uintptr_t)area, (uintptr_t)BT_PIECE);
 	rw = rx = MAP_FAILED;
 	if (!ftruncate(fd, size)) {
 		rw = mmap(area, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
@@ -97,21 +93,21 @@ static int map_code(struct bt_vm *bt)
 
 /* A piece of the cache in one large page, which both mappings show as such: a host page fault for
  * each small one would cost three times as much, and translated code with a flat profile waits for
- * the instruction TLB. Where the kernel has no large page, or no MADV_COLLAPSE (Linux 6.1), small
- * ones are asked for; where it refuses that too, they come one by one. */
+ * the instruction TLB. Where the kernel has no large page, small ones are asked for; where it
+ * refuses that too, they come one by one. */
 static void have_piece(struct bt_cache *k, u32 at)
 {
-	u32 i = at / BT_PIECE;
-	u8 *rw = k->rw + (size_t)i * BT_PIECE, *rx = k->rx + (size_t)i * BT_PIECE;
+	u32 i = at >> LARGE_SHIFT;
+	u8 *rw = k->rw + ((size_t)i << LARGE_SHIFT), *rx = k->rx + ((size_t)i << LARGE_SHIFT);
 
+	_Static_assert(sizeof(k->pieces) * 8 * LARGE_SIZE == BT_CACHE_MAX, "each has a bit");
 	if (at >= k->size || (k->pieces[i / 64] >> i % 64 & 1))
 		return;
-	k->pieces[i / 64] |= 1ull << i % 64;
-	(void)*(volatile u8 *)rw; /* something must be there to be made large */
-	if (!madvise(rw, BT_PIECE, MADV_COLLAPSE) && !madvise(rx, BT_PIECE, MADV_COLLAPSE))
+	k->pieces[i / 64] |= BIT(i % 64);
+	if (large_collapse(rw) && large_collapse(rx))
 		return;
-	madvise(rw, BT_PIECE, MADV_POPULATE_WRITE);
-	madvise(rx, BT_PIECE, MADV_POPULATE_READ);
+	madvise(rw, LARGE_SIZE, MADV_POPULATE_WRITE);
+	madvise(rx, LARGE_SIZE, MADV_POPULATE_READ);
 }
 
 void bt_cache_populate(struct bt_vm *bt)
@@ -208,7 +204,7 @@ void bt_cache_destroy(struct bt_vm *bt)
 	table_free(pv->links, MAX_EXITS, sizeof(*pv->links));
 	table_free(pv->ram, pv->nr_ram, sizeof(*pv->ram));
 	if (pv->area)
-		munmap(pv->area, 2 * (size_t)bt->cache.size + BT_PIECE);
+		munmap(pv->area, 2 * (size_t)bt->cache.size);
 	pthread_cond_destroy(&pv->cond);
 	pthread_mutex_destroy(&bt->lock);
 	free(pv);

@@ -16,7 +16,6 @@
 
 #define BT_CACHE_MIN     (64 * MiB)
 #define BT_CACHE_MAX     (512 * MiB)
-#define BT_PIECE         (2 * MiB) /* of the cache: one large page */
 #define BT_COLD_CHUNK    (1 * MiB) /* several times what a unit may need */
 #define BT_RING          1024u
 #define BT_MAX_PROTECTED 30000u /* pages: each may cost two of the process's 65530 mappings */

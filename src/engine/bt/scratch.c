@@ -3,34 +3,35 @@
  * random. */
 #include <sys/mman.h>
 
+#include "base/large.h"
 #include "engine/bt/xlate.h"
-
-#define LARGE ((size_t)2 * MiB)
 
 void *bt_map_large(size_t size)
 {
-	size_t want = ALIGN_UP(size, LARGE), skip;
-	u8 *p = mmap(NULL, want + LARGE, PROT_READ | PROT_WRITE,
-	             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = large_map(size, PROT_READ | PROT_WRITE);
 
-	if (p == MAP_FAILED)
-		return NULL;
-	skip = ALIGN_UP((uintptr_t)p, LARGE) - (uintptr_t)p;
-	if (skip)
-		munmap(p, skip);
-	munmap(p + skip + want, LARGE - skip);
 	/* A hint, for what fills large pages: the rest of a last one would be paid for nothing. */
-	madvise(p + skip, size & ~(LARGE - 1), MADV_HUGEPAGE);
-	return p + skip;
+	if (p)
+		madvise(p, size & ~(LARGE_SIZE - 1), MADV_HUGEPAGE);
+	return p;
 }
 
 void bt_unmap_large(void *p, size_t size)
 {
 	if (p)
-		munmap(p, ALIGN_UP(size, LARGE));
+		munmap(p, size);
 }
 
-enum part { PART_XLATE, PART_POOLS, PART_GI, PART_GROUPING, PART_GLANCES, PART_VERIFIED, PART_SHAPES, PARTS };
+enum part {
+	PART_XLATE,
+	PART_POOLS,
+	PART_GI,
+	PART_GROUPING,
+	PART_GLANCES,
+	PART_VERIFIED,
+	PART_SHAPES,
+	PARTS
+};
 
 /* Where each part begins, and behind the last one the size of all. */
 static void lay_out(size_t at[PARTS + 1])
