@@ -180,10 +180,19 @@ static void big_range_note(struct x86_cpu *c, u64 base, u64 size)
 	c->tlb_ranges[c->tlb_nr_ranges++].size = size;
 }
 
-/* The range around the piece: from where on it may be written no page's code is stored to often. */
+/* Are there many stores to the code of piece `i`? */
+static bool big_stored_to(const struct big_map *m, u64 i)
+{
+	u64 page = pmap_page(m->c->pmap, m->host) + ((i - m->at) << (TLB_BIG_SHIFT - PAGE_SHIFT));
+
+	return *big_stores(m->c, page) >= MANY_STORES;
+}
+
+/* The range around the piece, and what of it may be written. */
 static void big_run(struct big_map *m, gva_t addr, struct tlb_run *run)
 {
-	u64 first = m->at, end = m->at + 1, base = addr & BIG_MASK & ~(511 * TLB_BIG_SIZE), w0, w1;
+	u64 first = m->at, end = m->at + 1, base = addr & ~(512 * TLB_BIG_SIZE - 1);
+	u64 w_first = m->at, w_end = m->at + 1;
 	struct x86_cpu *c = m->c;
 
 	if ((c->mode & M_LMA) && c->tlb_nr_ranges < TLB_BIG_RUNS && big_map_find(m, addr) &&
@@ -196,20 +205,14 @@ static void big_run(struct big_map *m, gva_t addr, struct tlb_run *run)
 			big_range_note(c, base + (first << TLB_BIG_SHIFT),
 			               (end - first) << TLB_BIG_SHIFT);
 	}
-	for (w0 = m->at; w0 > first; w0--)
-		if (*big_stores(c, pmap_page(c->pmap, m->host) -
-		                           ((m->at - w0 + 1) << (TLB_BIG_SHIFT - PAGE_SHIFT))) >=
-		    MANY_STORES)
-			break;
-	for (w1 = m->at + 1; w1 < end; w1++)
-		if (*big_stores(c, pmap_page(c->pmap, m->host) +
-		                           ((w1 - m->at) << (TLB_BIG_SHIFT - PAGE_SHIFT))) >=
-		    MANY_STORES)
-			break;
+	while (w_first > first && !big_stored_to(m, w_first - 1))
+		w_first--;
+	while (w_end < end && !big_stored_to(m, w_end))
+		w_end++;
 	*run = (struct tlb_run){.r_base = base + (first << TLB_BIG_SHIFT),
 	                        .r_size = (end - first) << TLB_BIG_SHIFT,
-	                        .w_base = base + (w0 << TLB_BIG_SHIFT),
-	                        .w_size = (w1 - w0) << TLB_BIG_SHIFT};
+	                        .w_base = base + (w_first << TLB_BIG_SHIFT),
+	                        .w_size = (w_end - w_first) << TLB_BIG_SHIFT};
 }
 
 static void big_fill(struct x86_cpu *c, enum tlb_set set, gva_t addr, const u8 *host, u32 perm)
@@ -263,7 +266,6 @@ static void big_drop_write(struct x86_cpu *c, u64 page)
 	for (unsigned set = 0; set < TLB_GLOBAL_SETS && c->tlb_big_any; set++)
 		for (unsigned i = 0; i < TLB_BIG; i++) {
 			struct tlb_entry *e = &c->tlb_big[set][i];
-
 			const struct tlb_run *r = &c->tlb_run[set][i];
 
 			if (e->w == e->r && host - (r->w_base + e->addend) < r->w_size)

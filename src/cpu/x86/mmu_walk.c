@@ -11,7 +11,6 @@
 
 #include "cpu/x86/inputs.h"
 
-
 struct walk_state {
 	struct x86_cpu *c;
 	gva_t addr;

@@ -100,9 +100,9 @@ struct bt_site {
 	u64 page;
 	uintptr_t addend;
 };
-/* The supervisor's slots hold a page, or the piece of 2 MiB of a large one (x86.h, tlb_big):
- * operands may begin up to `limit` bytes behind `page`. The limit counts with the size of the
- * operand, so who shares a slot has operands of the same size: site.c. */
+/* The supervisor's slots hold a page, or a range of large ones (x86.h, tlb_big, tlb_run): operands
+ * may begin up to `limit` bytes behind `page`. The limit counts with the size of the operand, so
+ * who shares a slot has operands of the same size: site.c. */
 struct bt_range {
 	u64 page;
 	uintptr_t addend;
@@ -233,7 +233,7 @@ struct bt_cache {
 	u8 *rw, *rx;
 	u32 size, used;
 	u32 stubs_end;
-	u64 pieces[4]; /* bit: a BT_PIECE whose memory was asked for */
+	u64 pieces[4]; /* bit: LARGE_SIZE bytes that were asked for */
 	/* Code that is rarely executed lies in chunks of its own, from the top down, so that what
 	 * is executed lies close together: offsets of the lowest chunk, and of the room left in it.
 	 */
@@ -321,15 +321,16 @@ enum bt_source_kind { BT_SOURCE_JMP, BT_SOURCE_CALL, BT_SOURCE_RET };
  * STUB_MISS + class: call, from cold code. r14 = virtual address, r15d = BT_MISS_SLOT(): the
  * %gs-offset of the site slot, and the bytes accessed. Behind the call stand two words in `test
  * eax, imm32` (a9) instructions, BT_MISS1 and BT_MISS2, then two 5-byte jumps (e9): the first
- * retries, the second goes to the next guest instruction. If the access does not cross its page and
- * the TLB set of the slot's class has the page, the slot is filled and logged, and the stub returns
- * to the words. Else registers are saved, c->rip and next_rip set, mmu_fill() called; on success as
- * before; if the access cannot be cached, interp executes the instruction and the stub goes on at
- * the second jump with registers and EFLAGS from c, or leaves with BT_LEAVE_LOOKUP when rip isn't
- * the next instruction, the mode changed, code was written, or attn is set. Flags before the
- * instruction are in bt->flags if BT_MISS_FLAGS is set, else dead. Clobbers r14, r15, EFLAGS.
- * With BT_MISS_BOUNCE a load over two pages that are both in the TLB goes on behind the second
- * jump, its operand copied: r14 is its host address, r15 that minus the virtual address.
+ * retries, the second goes to the next guest instruction. If the TLB set of the slot's class has
+ * the page, or for a supervisor's slot a range around it, and the access does not cross its end,
+ * the slot is filled and logged, and the stub returns to the words. Else registers are saved,
+ * c->rip and next_rip set, mmu_fill() called; on success as before; if the access cannot be cached,
+ * interp executes the instruction and the stub goes on at the second jump with registers and EFLAGS
+ * from c, or leaves with BT_LEAVE_LOOKUP when rip isn't the next instruction, the mode changed,
+ * code was written, or attn is set. Flags before the instruction are in bt->flags if BT_MISS_FLAGS
+ * is set, else dead. Clobbers r14, r15, EFLAGS. With BT_MISS_BOUNCE a load over two pages that are
+ * both in the TLB goes on behind the second jump, its operand copied: r14 is its host address, r15
+ * that minus the virtual address.
  *
  * STUB_GROUP + class: call, as STUB_MISS, but only the TLB is asked, and no words follow. For a
  * user's slot r15d is the offset alone, and the range does not cross its page. CF=0: slot filled;

@@ -701,6 +701,16 @@ static void emit_word(struct xlate *x, u32 v)
 	as_4(&x->a, v);
 }
 
+/* R15 for STUB_MISS. */
+static u32 miss_slot(const struct cold *k)
+{
+	unsigned size = k->size - 1u;
+
+	if (k->cls >= BT_USER_R)
+		return BT_MISS_SLOT(k->site, size);
+	return BT_MISS_SLOT(k->site, k->pool != BT_POOL_PAGE ? k->pool : BT_MISS_PAGE | size);
+}
+
 void emit_cold_miss(struct xlate *x, const struct cold *k)
 {
 	const struct gi *g = &x->gi[k->insn];
@@ -716,11 +726,7 @@ void emit_cold_miss(struct xlate *x, const struct cold *k)
 		as_lea(&x->a, true, BT_T0, BT_T0, -1, 0, k->rel);
 	if (k->done && !k->saved && k->cls >= BT_USER_R && k->size && k->size <= 64)
 		emit_refill(x, k, k->size);
-	as_mov_i32(&x->a, BT_T1,
-	           BT_MISS_SLOT(k->site, k->cls >= BT_USER_R ? k->size - 1u
-	                                 : k->pool != BT_POOL_PAGE
-	                                         ? k->pool
-	                                         : BT_MISS_PAGE | (k->size - 1u)));
+	as_mov_i32(&x->a, BT_T1, miss_slot(k));
 	as_call(&x->a, (u32)(x->bt->stub[STUB_MISS + k->cls] - (uintptr_t)x->bt->cache.rx));
 	emit_word(x, BT_MISS1(x->page, (k->saved ? BT_MISS_FLAGS : 0) |
 	                                       (g->info.aligned ? BT_MISS_ALIGNED : 0) |

@@ -14,7 +14,7 @@
 #define CHUNK        256u
 #define CHUNKS       (BT_SITES / CHUNK)
 #define STACK_CHUNKS (BT_STACK_SLOTS / CHUNK)
-#define BIG_SLOTS    ((u32)sizeof(struct bt_range) * BT_SITES)
+#define CLASS_BYTES  ((u32)sizeof(struct bt_range) * BT_SITES) /* of the supervisor's */
 
 _Static_assert(offsetof(struct bt_range, page) == offsetof(struct bt_site, page) &&
                        offsetof(struct bt_range, addend) == offsetof(struct bt_site, addend),
@@ -118,7 +118,7 @@ u32 bt_site_new(struct bt_pools *s, unsigned cls, unsigned pool)
 enum bt_class bt_site_class(u32 slot)
 {
 	if (slot < (u32)BT_GS(site))
-		return (enum bt_class)((slot - (u32)BT_GS(range)) / BIG_SLOTS);
+		return (enum bt_class)((slot - (u32)BT_GS(range)) / CLASS_BYTES);
 	return BT_USER_R + (enum bt_class)((slot - (u32)BT_GS(site)) /
 	                                   (BT_SITES * (u32)sizeof(struct bt_site)));
 }
@@ -161,7 +161,7 @@ static unsigned end_class(unsigned log)
 	return log ? BT_CLASSES : BT_SUPAC_R;
 }
 
-/* The piece of a large page. */
+/* The range around the large page's piece. */
 static bool fill_big(const struct bt_cpu *b, enum bt_class cls, struct bt_range *s, gva_t addr,
                      u32 span)
 {

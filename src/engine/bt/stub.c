@@ -310,10 +310,9 @@ static void emit_log(struct bt_asm *a, enum bt_class cls, u32 from, u32 back)
 	as_jmp(a, back);
 }
 
-/* For a supervisor's slot. R14: the address; R15: BT_MISS_SLOT(). From the TLB of large pieces,
- * else from that of pages; RAX, RCX, RDX are kept. Returns where R15 is the slot alone and the slot
- * is not filled: it isn't in either, or the range crosses. `ret` returns, with CF=0. */
-#define FILL_EXITS 3
+/* From the TLB of pages, or of large pages' pieces: what the slot at R15 is to hold for RCX bytes
+ * at R14, page in RDX, addend in RAX, limit in RCX. `*absent` is taken when it isn't there,
+ * `*crosses` when the bytes reach beyond it. */
 static void fill_from(struct bt_asm *a, enum bt_class cls, bool big, u32 *absent, u32 *crosses)
 {
 	unsigned entries = big ? TLB_BIG : TLB_SIZE, shift = big ? TLB_BIG_SHIFT : PAGE_SHIFT;
@@ -322,8 +321,6 @@ static void fill_from(struct bt_asm *a, enum bt_class cls, bool big, u32 *absent
 	s32 tag = set +
 	          (s32)(cls & 1 ? offsetof(struct tlb_entry, w) : offsetof(struct tlb_entry, r));
 
-	/* RAX: the entry; RDX: page or piece, then where it begins; RCX: bytes of the operand, then
-	 * the limit. */
 	as_mov(a, RAX, BT_T0);
 	shift_i(a, true, 5, RAX, shift - 5);
 	as_alu_i(a, false, 4, RAX, (s32)((entries - 1) * 32));
@@ -355,9 +352,11 @@ static void load_three(struct bt_asm *a)
 	as_ld_gs(a, RDX, BT_GS(stub_save[2]));
 }
 
-static void emit_range_fill(struct bt_asm *a, enum bt_class cls, u32 out[FILL_EXITS])
+/* A supervisor's slot, R15 as BT_MISS_SLOT(): filled, it returns, with CF=0. Else it comes out
+ * behind, with R15 the slot alone. RAX, RCX, RDX are kept. */
+static void emit_range_fill(struct bt_asm *a, enum bt_class cls)
 {
-	u32 page_only, absent, log, back, tail;
+	u32 page_only, absent, out[3], log, back, tail;
 
 	keep_two(a);
 	as_st_gs(a, BT_GS(stub_save[2]), RDX);
@@ -386,12 +385,15 @@ static void emit_range_fill(struct bt_asm *a, enum bt_class cls, u32 out[FILL_EX
 	as_patch(a, page_only, as_here(a));
 	fill_from(a, cls, false, &out[1], &out[2]);
 	as_jmp(a, tail);
+	for (unsigned i = 0; i < ARRAY_SIZE(out); i++)
+		as_patch(a, out[i], as_here(a));
+	load_three(a);
 }
 
-/* The same for a user's slot, of a page. */
-static void emit_page_fill(struct bt_asm *a, enum bt_class cls, u32 out[2])
+/* The same for a user's slot, of a page; CF is nothing. */
+static void emit_page_fill(struct bt_asm *a, enum bt_class cls)
 {
-	u32 log, back;
+	u32 out[2], log, back;
 
 	keep_two(a);
 	/* size - 1 + offset in the page: ends it on the page? */
@@ -407,26 +409,22 @@ static void emit_page_fill(struct bt_asm *a, enum bt_class cls, u32 out[2])
 	load_two(a);
 	as_1(a, 0xc3);
 	emit_log(a, cls, log, back);
+	for (unsigned i = 0; i < ARRAY_SIZE(out); i++)
+		as_patch(a, out[i], as_here(a));
+	load_two(a);
 }
 
 /* Flags are the guest's no more: where they matter they are in bt->flags. */
 static void make_miss(struct stubs *s, enum bt_class cls)
 {
 	struct bt_asm *a = &s->a;
-	u32 slow[FILL_EXITS], retry, skip, copied;
+	u32 retry, skip, copied;
 
 	begin(s, STUB_MISS + cls);
-	if (cls < BT_USER_R) {
-		emit_range_fill(a, cls, slow);
-		for (unsigned i = 0; i < FILL_EXITS; i++)
-			as_patch(a, slow[i], as_here(a));
-		load_three(a);
-	} else {
-		emit_page_fill(a, cls, slow);
-		for (unsigned i = 0; i < 2; i++)
-			as_patch(a, slow[i], as_here(a));
-		load_two(a);
-	}
+	if (cls < BT_USER_R)
+		emit_range_fill(a, cls);
+	else
+		emit_page_fill(a, cls);
 	save_regs(a);
 	to_c_stack(a, 0);
 	as_ld_gs(a, RDI, BT_GS(c));
@@ -469,14 +467,11 @@ static void make_miss(struct stubs *s, enum bt_class cls)
 static void make_group(struct stubs *s, enum bt_class cls)
 {
 	struct bt_asm *a = &s->a;
-	u32 none, log, back, out[FILL_EXITS];
+	u32 none, log, back;
 
 	begin(s, STUB_GROUP + cls);
 	if (cls < BT_USER_R) {
-		emit_range_fill(a, cls, out);
-		for (unsigned i = 0; i < FILL_EXITS; i++)
-			as_patch(a, out[i], as_here(a));
-		load_three(a);
+		emit_range_fill(a, cls);
 		as_1(a, 0xf9); /* stc */
 		as_1(a, 0xc3);
 		return;

@@ -204,13 +204,11 @@ static void emit_landing(struct xlate *x, unsigned n)
 	const struct gi *g = &x->gi[n];
 	unsigned off = g->off + g->len;
 	const struct gi *next = n + 1 < x->nr ? &x->gi[n + 1] : NULL;
-	bool strict = x->bt->strict_flags[x->user];
-	/* A RET has destroyed the flags anyway, unless the code here was seen to read them. */
-	u8 live = !next ? x->last : next->reads;
 	struct cold *k;
 
-	/* Strictly, they may be read where it went instead. */
-	if (live || strict) {
+	/* A RET has destroyed the flags anyway, unless the code here was seen to read them; in
+	 * strict code they may be read where it went instead. */
+	if (x->bt->strict_flags[x->user] || (next ? next->reads : x->last)) {
 		emit_compare_live(x, off,
 		                  stub_off(x, x->user ? STUB_INDIRECT_USER : STUB_INDIRECT_SUP),
 		                  false);
