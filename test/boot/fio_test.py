@@ -118,16 +118,6 @@ def check_images(score, folder):
     score.check(not any(before) and not any(after) and any(part), "the minidisk: written inside, not outside")
 
 
-def login(g):
-    """To the shell of a Debian."""
-    g.expect("ringer login: ", 400)
-    g.send("root\n")
-    g.expect(r"root@ringer:~# ", 60)
-    g.send("exec sh\n")
-    g.expect("# ", 30)
-    g.script()
-
-
 def start(args, disks, top, files):
     """The machine, with its own disk before or behind those under test: machine, fio's command, first letter."""
     cmd = ["--engine", args.engine]
@@ -167,7 +157,7 @@ def main():
             guest.skip_all(f"no fio: {e}")
         with g:
             if args.debian:
-                login(g)
+                g.login(400)
             else:
                 g.boot(120)
                 g.script()

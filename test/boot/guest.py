@@ -124,6 +124,15 @@ def package(name, top):
     return None
 
 
+def make_image(path, *arguments):
+    """A disk with Debian, by tools/make-image; without one all tests are skipped."""
+    made = subprocess.run([os.path.join(TOOLS, "make-image"), "--quiet", *arguments, path], capture_output=True,
+                          text=True, timeout=3600)
+    if made.returncode:
+        print(made.stderr)
+        skip_all("no disk image: " + (made.stderr.strip().splitlines() or ["?"])[-1])
+
+
 def busybox():
     """Arguments of mkinitramfs, which fetches a busybox for each folder otherwise: the one that Files has."""
     path = os.path.join(FILES, "cache/busybox")
@@ -265,6 +274,15 @@ class Guest:
         if code is not None and int(m[1]) != code:
             raise GuestError(f"{command!r}: exit code {int(m[1])}: {text[-800:]!r}")
         return text.strip("\n")
+
+    def login(self, seconds):
+        """To the shell of a Debian that tools/make-image made, whose prompt comes by then."""
+        self.expect("ringer login: ", seconds)
+        self.send("root\n")
+        self.expect(r"root@ringer:~# ", 60)
+        self.send("exec sh\n")
+        self.expect("# ", 30)
+        self.script()
 
     # ---- its end ----
 

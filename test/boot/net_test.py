@@ -6,7 +6,6 @@ forwarded port, two machines on a switch.
 usage: net_test.py            the tests
        net_test.py figures    throughput beside QEMU's TCG, for doc/net.md
 """
-import contextlib
 import hashlib
 import http.server
 import os
@@ -22,6 +21,7 @@ import time
 
 import guest
 from guest import Guest, GuestError
+from loopback import free_port, web_server
 
 MIB = 1 << 20
 KEYS = "virtio_pci,virtio_net,pvpanic-mmio,button,evdev"
@@ -50,24 +50,6 @@ class Blob(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
-
-
-@contextlib.contextmanager
-def web_server():
-    """On the loopback address of the host: /N is N bytes. Its port."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Blob)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Setup:
@@ -162,7 +144,7 @@ def forwarded(g, tcp, name):
 def case_user(s, engine, size):
     name = f"{engine}, user"
     tcp = free_port()
-    with web_server() as port, socket.create_server(("127.0.0.1", 0)) as listener, \
+    with web_server(Blob) as port, socket.create_server(("127.0.0.1", 0)) as listener, \
             s.ringer(engine, "--name", "a", "--net",
                      f"user,hostfwd=tcp:{tcp}:22", "--net",
                      "user,net=10.9.0.0/24,restrict=on,mac=52:54:00:aa:bb:cc") as g:
@@ -289,7 +271,7 @@ def figures(s):
 
     threading.Thread(target=drain, daemon=True).start()
     user = ("-device", "virtio-net-pci,netdev=n", "-netdev", "user,id=n")
-    with web_server() as port:
+    with web_server(Blob) as port:
         for name, make in (("ringer bt", lambda: s.ringer("bt", "--net", "user")),
                            ("QEMU TCG", lambda: s.qemu(*user))):
             with make() as g:

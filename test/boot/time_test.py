@@ -4,7 +4,6 @@
 
 usage: time_test.py [--long]	(--long: sleep 10, drift over 60 s, as in the acceptance test)
 """
-import re
 import sys
 import time
 

@@ -20,17 +20,16 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "boot"))
 import guest  # noqa: E402
+from loopback import free_port, web_server  # noqa: E402
 
 PARTS = ("user", "switch", "tap")
 MIB = 1 << 20
@@ -81,28 +80,6 @@ class Pattern(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Server(http.server.ThreadingHTTPServer):
-    def __init__(self, address):
-        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        super().__init__((address, 0), Pattern)
-
-
-@contextlib.contextmanager
-def web_server(address="127.0.0.1"):
-    server = Server(address)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]
-
-
 def digest(path):
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
@@ -149,12 +126,7 @@ class Soak:
                 f.write(g.text())
 
     def login(self, g, name):
-        g.expect("ringer login: ", 600)
-        g.send("root\n")
-        g.expect(r"root@ringer:~# ", 60)
-        g.send("exec sh\n")
-        g.expect("# ", 30)
-        g.script()
+        g.login(600)
         self.score.note(f"{name}: logged in")
 
     def address(self, g, address):
@@ -185,7 +157,7 @@ class Soak:
 
     def user(self):
         port = free_port()
-        with self.machine("net-user", "--net", f"user,hostfwd=tcp::{port}:22") as g, web_server() as web:
+        with self.machine("net-user", "--net", f"user,hostfwd=tcp::{port}:22") as g, web_server(Pattern) as web:
             self.login(g, "user")
             g.sh("for i in $(seq 100); do ip -4 addr | grep -q 10.0.2.15/24 && break; sleep 1; done", 150)
             self.commands(Ssh(port, self.opts.key))
@@ -202,7 +174,7 @@ class Soak:
 
     def ipv6(self, g, size):
         try:
-            with web_server("::1") as web:
+            with web_server(Pattern, "::1") as web:
                 self.ping(g, "user: ping of the host by IPv6", "-c 20 -i 0.2 fec0::2")
                 begin = time.monotonic()
                 got = g.sh(f"curl -sS 'http://[fec0::2]:{web}/{size}' | sha256sum", 300, code=None)
@@ -351,7 +323,7 @@ class Soak:
         for command in ("link set lo up", " ".join(TAP), "addr add 192.168.78.1/24 dev tap0", "link set tap0 up",
                         "link add br0 type bridge", "link set br0 up"):
             subprocess.run(["ip", *command.split()], check=True, timeout=60)
-        with self.machine("net-tap", "--net", "tap=tap0,queues=2", cpus=2) as g, web_server("192.168.78.1") as web:
+        with self.machine("net-tap", "--net", "tap=tap0,queues=2", cpus=2) as g, web_server(Pattern, "192.168.78.1") as web:
             self.login(g, "tap")
             self.address(g, "192.168.78.2")
             queues = g.sh("ls -d /sys/class/net/e*/queues/rx-* | wc -l")
@@ -412,11 +384,8 @@ def disk_image(opts):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ringer-test", "-f", opts.key], check=True,
                        timeout=60)
     image = os.path.join(guest.FILES, "soak-net.raw")
-    made = subprocess.run([os.path.join(guest.TOOLS, "make-image"), "--quiet", "--minimal", "--size", "2G", "--packages",
-                           "openssh-server,netcat-openbsd,iperf3,curl", "--ssh-key", opts.key + ".pub", image],
-                          capture_output=True, text=True, timeout=3600)
-    if made.returncode:
-        guest.skip_all("no disk image: " + (made.stderr.strip().splitlines() or ["?"])[-1])
+    guest.make_image(image, "--minimal", "--size", "2G", "--packages", "openssh-server,netcat-openbsd,iperf3,curl",
+                     "--ssh-key", opts.key + ".pub")
     return image
 
 

@@ -184,12 +184,7 @@ class Soak:
 
     def machine(self, g, cpus):
         with g:
-            g.expect("ringer login: ", 600)
-            g.send("root\n")
-            g.expect(r"root@ringer:~# ", 60)
-            g.send("exec sh\n")
-            g.expect("# ", 30)
-            g.script()
+            g.login(600)
             g.sh("mkdir -p /mnt/in /mnt/out; mount -t virtiofs in /mnt/in && mount -t virtiofs out /mnt/out")
             g.sh("git config --system --add safe.directory '*'")
             self.kernel(g, f"{cpus} CPUs, boot")
@@ -222,10 +217,7 @@ def disk_image(opts):
     if opts.image:
         return opts.image
     image = os.path.join(guest.FILES, "soak.raw")
-    made = subprocess.run([os.path.join(guest.TOOLS, "make-image"), "--quiet", "--packages", "rt-tests", image],
-                          capture_output=True, text=True, timeout=3600)
-    if made.returncode:
-        guest.skip_all("no disk image: " + (made.stderr.strip().splitlines() or ["?"])[-1])
+    guest.make_image(image, "--packages", "rt-tests")
     return image
 
 
