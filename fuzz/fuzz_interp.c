@@ -339,6 +339,13 @@ static void make_devices(struct machine *m)
 	lapic_virtual_wire(lapic);
 }
 
+/* What native instructions raise on this thread is this machine's. */
+static void take_thread(struct machine *m)
+{
+	if (interp_thread_init(m->c))
+		abort();
+}
+
 static void machine_make(struct machine *m, const struct input *in)
 {
 	memset(m, 0, sizeof(*m));
@@ -354,8 +361,7 @@ static void machine_make(struct machine *m, const struct input *in)
 		abort();
 	m->c = vcpu_x86(m->v);
 	m->in = m->v->engine_state;
-	if (interp_thread_init(m->c))
-		abort();
+	take_thread(m);
 	m->in->thread_ready = true;
 	make_devices(m);
 	m->v->state = VCPU_RUNNING;
@@ -752,6 +758,7 @@ static void run_lockstep(struct machine *m, struct machine *o)
 		u64 k;
 		int ret;
 
+		take_thread(o);
 		d->irq_shadow = d->shadow_db = false;
 		d->sflags &= ~X86_RFLAGS_RF;
 		ret = interp_step_block(d);
@@ -765,6 +772,7 @@ static void run_lockstep(struct machine *m, struct machine *o)
 			for (unsigned i = 0; o->in->cur && i < o->in->cur->nr_ops; i++)
 				if (d->gpr[REG_IP] + o->in->cur->ops[i].off == d->rip)
 					k = i;
+		take_thread(m);
 		for (u64 i = 0; i < k; i++, n++) {
 			c->irq_shadow = c->shadow_db = false;
 			c->sflags &= ~X86_RFLAGS_RF;

@@ -39,10 +39,16 @@ static struct jc_entry *jc_slot(struct interp *in, u64 lin)
 
 /* ---- from block to block ---- */
 
-#ifdef INTERP_NO_TAIL_CALLS
-#define ENTER_BLOCK(c, b) return
+#ifdef INTERP_NO_TAIL_CALLS /* the loop enters it, or the stack would grow */
+#define ENTER_BLOCK(c, in, b, ip) ((void)0)
 #else
-#define ENTER_BLOCK(c, b) (b)->ops[0].fn(c, (b)->ops)
+#define ENTER_BLOCK(c, in, b, ip)                                                                  \
+	do {                                                                                       \
+		(in)->insns += (b)->nr_ops;                                                        \
+		(in)->cur = (b);                                                                   \
+		(c)->gpr[REG_IP] = (ip);                                                           \
+		(b)->ops[0].fn(c, (b)->ops);                                                       \
+	} while (0)
 #endif
 
 /* The end of a block: `target` is the next instruction's address (as RIP). which: 0 not taken, 1
@@ -73,10 +79,7 @@ void op_chain(struct x86_cpu *c, struct interp *in, u64 target, int which)
 	if (which >= 0 && block_fresh(b))
 		b->link[which] = n;
 enter:
-	in->insns += n->nr_ops;
-	in->cur = n;
-	c->gpr[REG_IP] = target;
-	ENTER_BLOCK(c, n);
+	ENTER_BLOCK(c, in, n, target);
 }
 
 /* After an instruction that may have changed the mode, privilege, tables or flags that ask for more
