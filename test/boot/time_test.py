@@ -84,18 +84,28 @@ def sleeps(g, seconds):
           f"sleep {seconds} took {took:.3f} s; {g.out[begin_mark:][-200:]!r}")
 
 
-def ticks(g):
+def tick_rate(g):
+    """Timer interrupts a second of a busy CPU, and whether that is what they should be."""
     seconds = 3
     begin, used = time.monotonic(), g.cpu_seconds()
     g.send(f"probe rate {seconds}\r")
     m = g.expect(r"rate (\d+) interrupts in ([\d.]+) s", 60)
+    g.expect(PROMPT)
     rate = int(m[1]) / float(m[2])
     # While the host lets the CPU wait, ticks are missed.
     share = min((g.cpu_seconds() - used) / (time.monotonic() - begin), 1)
     score.note(f"a busy CPU has {rate:.0f} timer interrupts a second, running {share:.0%} of the time")
     # The others' ticks are counted as well: they are idle and have few.
-    check(HZ * share * 0.9 < rate < HZ * 1.5, f"{rate:.0f} timer interrupts a second, HZ is {HZ}")
-    g.expect(PROMPT)
+    return rate, HZ * share * 0.9 < rate < HZ * 1.5
+
+
+def ticks(g):
+    # A host that lets the thread of the timers wait makes ticks late, and Linux skips those: so three times.
+    for _ in range(3):
+        rate, good = tick_rate(g)
+        if good:
+            break
+    check(good, f"{rate:.0f} timer interrupts a second, HZ is {HZ}")
 
 
 def pause(g):
