@@ -377,6 +377,7 @@ static void refresh(struct net_user *n)
 {
 	uint32_t timeout = SNAP_MS;
 	bool blocked = n->queue_bytes > QUEUE_BYTES / 4;
+	u64 next;
 
 	n->round++;
 	slirp_pollfds_fill(n->slirp, &timeout, on_add_poll, n);
@@ -391,7 +392,10 @@ static void refresh(struct net_user *n)
 			want = 0; /* accept(2) would fail, again and again */
 		watch_set(n, fd, want);
 	}
-	timer_arm(&n->timer, loop_now(n->loop) + (u64)MIN(timeout, (uint32_t)SNAP_MS) * 1000000);
+	/* Never later than it was: this is here with each frame of the guest's. */
+	next = loop_now(n->loop) + (u64)MIN(timeout, (uint32_t)SNAP_MS) * 1000000;
+	if (!timer_armed(&n->timer) || next < n->timer.deadline)
+		timer_arm(&n->timer, next);
 }
 
 static void on_soon(void *arg)
