@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* A hostile guest in front of the guard (io/net_guard.c), and behind it a model of libslirp's TCP:
  * what begins at its turn is passed on, what is ahead is kept, whatever it is told it answers with
- * its turn; but the answer may come late, or never when the guest does not say where it is (ARP).
+ * its turn; but it may have to ask first where the guest is, and has to be told at once.
  * However segments, answers and time follow each other, the guard's count must not be below what
  * the model keeps. Between them come frames with anything in them. */
 #include <stdlib.h>
@@ -12,7 +12,6 @@
 
 #define PORTS  4
 #define WINDOW 256
-#define LATE   8 /* answers on their way */
 #define FIN    0x01
 #define SYN    0x02
 #define RST    0x04
@@ -24,18 +23,13 @@ struct conn {
 	u32 turn;
 	bool kept[WINDOW]; /* a piece begins so far ahead */
 	u16 len[WINDOW];
-	struct {
-		u32 ack;
-		u8 flags;
-		u64 since;
-	} late[LATE];
-	unsigned nr_late;
 };
 
 struct world {
 	struct net_guard g;
 	struct conn conn[PORTS];
 	u64 now;
+	bool told;
 };
 
 static u8 frame[NET_FRAME_MAX];
@@ -93,25 +87,23 @@ static void say(struct world *w, unsigned port, u32 ack, u8 flags)
 }
 
 /* It asks who has the address. */
-static void ask(struct world *w)
+static void ask(struct world *w, unsigned port)
 {
-	static const u8 arp[42] = {[12] = 8, [13] = 6, [21] = 1};
+	static const u8 arp[42] = {[12] = 8, [13] = 6, [21] = 1, [41] = 15};
+	static const u8 ns[78] = {
+		[12] = 0x86, [13] = 0xdd, [14] = 0x60, [19] = 24, [20] = 58, [54] = 135, [77] = 15};
 
-	net_guard_out(&w->g, arp, sizeof(arp), w->now);
+	w->told = false;
+	net_guard_out(&w->g, port & 1 ? ns : arp, port & 1 ? sizeof(ns) : sizeof(arp), w->now);
+	if (!w->told)
+		abort(); /* the answer would wait */
 }
 
-static void answer(struct world *w, unsigned port, u8 flags, bool late)
+static void answer(struct world *w, unsigned port, u8 flags, bool forgotten)
 {
-	struct conn *c = &w->conn[port];
-
-	if (!late && !c->nr_late) {
-		say(w, port, c->turn, flags);
-	} else if (c->nr_late < LATE) { /* else it is lost */
-		ask(w);
-		c->late[c->nr_late].since = w->now;
-		c->late[c->nr_late].ack = c->turn;
-		c->late[c->nr_late++].flags = flags;
-	}
+	if (forgotten)
+		ask(w, port);
+	say(w, port, w->conn[port].turn, flags);
 }
 
 static void advance(struct conn *c)
@@ -139,7 +131,6 @@ static void advance(struct conn *c)
 	}
 }
 
-/* Answers that are late stay, and may come when another connection has these ports. */
 static void conn_end(struct conn *c)
 {
 	c->open = false;
@@ -147,7 +138,7 @@ static void conn_end(struct conn *c)
 	memset(c->len, 0, sizeof(c->len));
 }
 
-static void receives(struct world *w, unsigned port, u32 seq, u8 flags, unsigned n, bool late)
+static void receives(struct world *w, unsigned port, u32 seq, u8 flags, unsigned n, bool forgotten)
 {
 	struct conn *c = &w->conn[port];
 	s32 ahead = (s32)(seq - c->turn);
@@ -163,7 +154,7 @@ static void receives(struct world *w, unsigned port, u32 seq, u8 flags, unsigned
 			c->open = true;
 			c->turn = seq + 1;
 		}
-		answer(w, port, SYN | ACK, late);
+		answer(w, port, SYN | ACK, forgotten);
 		return;
 	}
 	if (!c->open) {
@@ -177,7 +168,7 @@ static void receives(struct world *w, unsigned port, u32 seq, u8 flags, unsigned
 		ahead = 0;
 	}
 	if (ahead >= WINDOW || !len) {
-		answer(w, port, ACK, late);
+		answer(w, port, ACK, forgotten);
 		return;
 	}
 	len = MIN(len, (u32)(WINDOW - ahead));
@@ -189,7 +180,7 @@ static void receives(struct world *w, unsigned port, u32 seq, u8 flags, unsigned
 		if (c->kept[i] && i + c->len[i] <= (u32)ahead + len)
 			c->kept[i] = false;
 	advance(c);
-	answer(w, port, ACK, late);
+	answer(w, port, ACK, forgotten);
 }
 
 static void on_inject(void *arg, u8 *f, size_t len)
@@ -198,7 +189,17 @@ static void on_inject(void *arg, u8 *f, size_t len)
 	struct net_packet p;
 	unsigned port;
 
-	if (!net_packet_parse(&p, f, len) || p.protocol != 6 || p.end != len)
+	if (len == 42 && f[13] == 6 && f[21] == 2) { /* ARP */
+		w->told = true;
+		return;
+	}
+	if (!net_packet_parse(&p, f, len) || p.end != len)
+		abort();
+	if (p.protocol == 58 && f[p.l4] == 136) {
+		w->told = true;
+		return;
+	}
+	if (p.protocol != 6)
 		abort();
 	port = f[p.l4 + 3] % PORTS;
 	receives(w, port,
@@ -294,15 +295,7 @@ static void step(struct world *w, struct input *in)
 		w->now += (take(in, 1) + 1) * NSEC_PER_SEC / 4;
 		net_guard_tick(&w->g, w->now);
 		break;
-	case 2: /* an answer arrives */
-		if (c->nr_late) {
-			if (w->now - c->late[0].since <= NSEC_PER_SEC)
-				say(w, op >> 3 & 3, c->late[0].ack, c->late[0].flags);
-			memmove(c->late, c->late + 1, sizeof(c->late) - sizeof(c->late[0]));
-			c->nr_late--;
-		}
-		break;
-	case 3: /* libslirp ends it by itself, and says so */
+	case 2: /* libslirp ends it by itself, and says so */
 		if (op & 0x80) {
 			conn_end(c);
 			say(w, op >> 3 & 3, 0, RST);

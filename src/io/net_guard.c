@@ -13,10 +13,10 @@
  *
  * Sockets come with buffers. New ones can be made by a SYN and by any datagram.
  *
- * Answers to an address without an entry in libslirp's ARP or neighbour table wait for a second,
- * and for each of them it asks once (RFC 826, RFC 4861): the questions are counted. An answer that
- * has waited tells of what was: so no connection begins meanwhile, which might have the ports of an
- * earlier one. */
+ * Answers to an address without an entry in libslirp's ARP or neighbour table, which has 16, wait
+ * for a second, and those of the same connection behind each other for a second each. So the guard
+ * answers itself when libslirp asks (RFC 826, RFC 4861) for an address that the guest has sent
+ * from. What then waits for others is what the host sends to forwarded ports. */
 #include "io/net_guard.h"
 
 #include <string.h>
@@ -30,6 +30,8 @@
 #define IP_UDP     17
 #define IP_ICMP6   58
 #define ND_SOLICIT 135 /* RFC 4861, 4.3 */
+#define ND_ADVERT  136
+#define ND_LEN     24u /* of both, without options */
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -177,8 +179,6 @@ static bool tcp_in(struct net_guard *g, const struct net_packet *p, const u8 *fr
 			return false;
 		if (tcp[13] & TCP_ACK)
 			return true;
-		if (g->asked_at && now - g->asked_at <= GUARD_RESOLVE_NS)
-			return false;
 		return g->sockets++ < g->sockets_max * 3 / 4;
 	}
 	if (!(tcp[13] & TCP_ACK))
@@ -226,23 +226,81 @@ static void tcp_out(struct net_guard *g, const struct net_packet *p, const u8 *f
 	}
 }
 
+/* ---- where the guest's addresses are ---- */
+
+/* `n`: 4 or 16. */
+static struct guard_mac *mac_of(struct net_guard *g, const u8 *addr, u32 n)
+{
+	u32 h = n;
+
+	for (u32 i = 0; i < n; i++)
+		h = (h ^ addr[i]) * 0x9e3779b1u;
+	return &g->mac[(h >> 24) % GUARD_MACS];
+}
+
+static void tell_arp(struct net_guard *g, const u8 *addr, const u8 mac[6])
+{
+	u8 f[NET_ETH_LEN + 28] = {0x52, 0x55}, *arp = f + NET_ETH_LEN;
+
+	memcpy(f + 6, mac, 6);
+	put_be16(f + 12, ETH_P_ARP);
+	memcpy(arp, "\x00\x01\x08\x00\x06\x04\x00\x02", 8);
+	memcpy(arp + 8, mac, 6);
+	memcpy(arp + 14, addr, 4);
+	g->inject(g->arg, f, sizeof(f));
+}
+
+static void tell_nd(struct net_guard *g, const u8 *addr, const u8 mac[6])
+{
+	u8 f[NET_ETH_LEN + 40 + ND_LEN] = {0x52, 0x55}, *ip = f + NET_ETH_LEN, *nd = ip + 40;
+
+	memcpy(f + 6, mac, 6);
+	put_be16(f + 12, ETH_P_IPV6);
+	ip[0] = 0x60;
+	put_be16(ip + 4, ND_LEN);
+	ip[6] = IP_ICMP6;
+	ip[7] = 255;
+	memcpy(ip + 8, addr, 16);
+	memcpy(ip + 24, addr, 16); /* libslirp does not mind whose */
+	nd[0] = ND_ADVERT;
+	memcpy(nd + 8, addr, 16);
+	put_le16(nd + 2, net_csum_fold(net_csum_add(net_csum_pseudo(ip + 8, 32, IP_ICMP6, ND_LEN),
+	                                            nd, ND_LEN)));
+	g->inject(g->arg, f, sizeof(f));
+}
+
+static void tell(struct net_guard *g, const u8 *addr, u32 n, const u8 mac[6])
+{
+	if (n == 4)
+		tell_arp(g, addr, mac);
+	else
+		tell_nd(g, addr, mac);
+}
+
+/* A packet of the guest's. Something may wait for its address already. */
+static void learn(struct net_guard *g, const struct net_packet *p, const u8 *frame)
+{
+	u32 n = p->ip_version == 4 ? 4 : 16;
+	const u8 *src = frame + p->l3 + (n == 4 ? 12 : 8);
+	struct guard_mac *m = mac_of(g, src, n);
+
+	if (m->known && !memcmp(m->mac, frame + 6, 6))
+		return;
+	m->known = true;
+	memcpy(m->mac, frame + 6, 6);
+	tell(g, src, n, m->mac);
+}
+
+/* libslirp has asked for an address. */
+static void asked(struct net_guard *g, const u8 *addr, u32 n)
+{
+	const struct guard_mac *m = mac_of(g, addr, n);
+
+	if (m->known)
+		tell(g, addr, n, m->mac);
+}
+
 /* ---- all ---- */
-
-/* libslirp has asked for an address: one more packet waits in it. */
-static void count_unresolved(struct net_guard *g, u64 now)
-{
-	if (now - g->unresolved_at > GUARD_RESOLVE_NS) {
-		g->unresolved_at = now;
-		g->unresolved = 0;
-	}
-	g->unresolved++;
-	g->asked_at = now;
-}
-
-static bool resolve_full(const struct net_guard *g, u64 now)
-{
-	return g->unresolved >= GUARD_UNRESOLVED && now - g->unresolved_at <= GUARD_RESOLVE_NS;
-}
 
 u8 *net_guard_in(struct net_guard *g, u8 *frame, size_t *len, u64 now)
 {
@@ -251,8 +309,9 @@ u8 *net_guard_in(struct net_guard *g, u8 *frame, size_t *len, u64 now)
 	if (*len >= NET_ETH_LEN && ether_type(frame) == ETH_P_ARP)
 		return frame;
 	/* No VLANs: there is only one network. Nothing cut short: it need not find that out. */
-	if (!net_packet_parse(&p, frame, *len) || p.l3 != NET_ETH_LEN || resolve_full(g, now))
+	if (!net_packet_parse(&p, frame, *len) || p.l3 != NET_ETH_LEN)
 		return NULL;
+	learn(g, &p, frame);
 	if (p.fragment) {
 		frame = net_frag_add(g->frag, &p, frame, now, len);
 		if (!frame || !net_packet_parse(&p, frame, *len) || p.fragment)
@@ -270,17 +329,17 @@ void net_guard_out(struct net_guard *g, const u8 *frame, size_t len, u64 now)
 {
 	struct net_packet p;
 
-	if (len >= NET_ETH_LEN + 8 && ether_type(frame) == ETH_P_ARP) {
+	if (len >= NET_ETH_LEN + 28 && ether_type(frame) == ETH_P_ARP) {
 		if (frame[NET_ETH_LEN + 7] == 1) /* a request */
-			count_unresolved(g, now);
+			asked(g, frame + NET_ETH_LEN + 24, 4);
 		return;
 	}
 	if (!net_packet_parse(&p, frame, len) || p.fragment)
 		return;
 	if (p.protocol == IP_TCP)
 		tcp_out(g, &p, frame, now);
-	else if (p.protocol == IP_ICMP6 && p.end > p.l4 && frame[p.l4] == ND_SOLICIT)
-		count_unresolved(g, now);
+	else if (p.protocol == IP_ICMP6 && p.end >= p.l4 + ND_LEN && frame[p.l4] == ND_SOLICIT)
+		asked(g, frame + p.l4 + 8, 16);
 }
 
 void net_guard_tick(struct net_guard *g, u64 now)

@@ -9,14 +9,13 @@
 
 #include "io/net_frag.h"
 
-#define GUARD_FLOWS      512 /* TCP connections with segments of which libslirp has not told */
-#define GUARD_KEPT       512 /* such segments, of all connections */
-#define GUARD_KEPT_FLOW  128 /* of one */
-#define GUARD_HOLE_NS    (60 * NSEC_PER_SEC) /* what is missing comes by then, or never */
-#define GUARD_UNRESOLVED 64                  /* packets that wait for the guest's address */
-#define GUARD_RESOLVE_NS (2 * NSEC_PER_SEC)  /* they wait for a second, and are thrown away */
-#define GUARD_TCP        768                 /* sockets, then no more connections by TCP */
-#define GUARD_SOCKETS    1024                /* and then nothing that could need one */
+#define GUARD_FLOWS     512 /* TCP connections with segments of which libslirp has not told */
+#define GUARD_KEPT      512 /* such segments, of all connections */
+#define GUARD_KEPT_FLOW 128 /* of one */
+#define GUARD_HOLE_NS   (60 * NSEC_PER_SEC) /* what is missing comes by then, or never */
+#define GUARD_TCP       768                 /* sockets, then no more connections by TCP */
+#define GUARD_SOCKETS   1024                /* and then nothing that could need one */
+#define GUARD_MACS      256                 /* a power of 2 */
 
 struct guard_flow {
 	u8 addrs[32]; /* the guest's, the other's; of IPv4 the first 8 */
@@ -29,16 +28,22 @@ struct guard_flow {
 	u64 since; /* the first one, or that `ack` has moved */
 };
 
+/* Of the guest's addresses with that hash: where the last one was. */
+struct guard_mac {
+	bool known;
+	u8 mac[6];
+};
+
 struct net_guard {
-	/* A frame to libslirp that the guard made. */
+	/* A frame to libslirp that the guard made; also from within net_guard_out(), if libslirp
+	 * has no answer to it. */
 	void (*inject)(void *arg, u8 *frame, size_t len);
 	void *arg;
 	struct net_frag *frag;
 	unsigned sockets, sockets_max;
 	unsigned kept, nr_flows;
-	unsigned unresolved;         /* since unresolved_at */
-	u64 unresolved_at, asked_at; /* the first of them, the last one */
 	struct guard_flow flow[GUARD_FLOWS];
+	struct guard_mac mac[GUARD_MACS];
 };
 
 /* 0 or -ENOMEM. `fds`: how many descriptors this process may have open. */

@@ -75,7 +75,9 @@ struct net_user {
 	struct waiting *queue, **queue_tail;
 	size_t queue_bytes;
 	u64 sent, received, dropped;
-	u64 kept_out; /* frames that the guard did not let in */
+	u64 kept_out;   /* frames that the guard did not let in */
+	u64 emitted;    /* frames of libslirp's */
+	bool unsettled; /* it knows of an address that it did not know */
 	struct net_guard guard;
 	struct ratelimit rl;
 	u8 frame[NET_FRAME_MAX];
@@ -202,6 +204,7 @@ static ssize_t on_packet(const void *buf, size_t len, void *opaque)
 
 	if (len < NET_ETH_LEN || len > NET_FRAME_MAX)
 		return (ssize_t)len;
+	n->emitted++;
 	net_guard_out(&n->guard, buf, len, loop_now(n->loop));
 	memcpy(n->frame, buf, len);
 	if (n->queue || !give(n, n->frame, len))
@@ -372,13 +375,27 @@ static void watch_set(struct net_user *n, int fd, u32 events)
 	w->events = events;
 }
 
+/* What has waited for an address: libslirp sends one packet of each connection at a time, when it
+ * is polled or has one more. After whatever may have made it ask, before the guest goes on. */
+static void settle(struct net_user *n)
+{
+	while (n->unsettled) {
+		u64 before = n->emitted;
+
+		slirp_pollfds_poll(n->slirp, 1, on_get_revents, n); /* no socket was looked at */
+		n->unsettled = n->emitted != before;
+	}
+}
+
 /* Ask libslirp what it waits for, and have the epoll set and the timer say the same. */
 static void refresh(struct net_user *n)
 {
 	uint32_t timeout = SNAP_MS;
-	bool blocked = n->queue_bytes > QUEUE_BYTES / 4;
+	bool blocked;
 	u64 next;
 
+	settle(n);
+	blocked = n->queue_bytes > QUEUE_BYTES / 4;
 	n->round++;
 	slirp_pollfds_fill(n->slirp, &timeout, on_add_poll, n);
 	net_guard_sockets(&n->guard, n->nr_open);
@@ -488,11 +505,13 @@ static bool user_send(struct netback *b, unsigned queue, const struct net_vhdr *
 		raise_mss(n, frame, len);
 	n->sent++;
 	frame = net_guard_in(&n->guard, frame, &len, loop_now(n->loop));
+	settle(n);
 	if (frame)
 		slirp_input(n->slirp, frame, (int)len);
 	else
 		n->kept_out++; /* or a piece of a packet */
-	post_refresh(n);       /* sockets may have been made, windows may have opened */
+	settle(n);
+	post_refresh(n); /* sockets may have been made, windows may have opened */
 	return true;
 }
 
@@ -560,6 +579,7 @@ static void inject(void *arg, u8 *frame, size_t len)
 	struct net_user *n = arg;
 
 	slirp_input(n->slirp, frame, (int)len);
+	n->unsettled = true;
 }
 
 static const struct netback_ops user_ops = {

@@ -541,6 +541,47 @@ static void many_sockets(void **state)
 	close(fd);
 }
 
+/* The guest takes its own address out of libslirp's table, by others, and has a connection
+ * answered. */
+static void forgotten_address(void **state)
+{
+	static struct net n[1];
+	u8 arp[60] = "\xff\xff\xff\xff\xff\xff\x52\x54\x00\x12\x34\x56\x08\x06"
+		     "\x00\x01\x08\x00\x06\x04\x00\x01\x52\x54\x00\x12\x34\x56";
+	size_t before, most;
+	unsigned seen;
+	u16 port;
+	int fd = bound_socket(SOCK_STREAM, &port), c;
+
+	listen(fd, 1);
+	net_init(n, NULL);
+	answer_arp(n);
+	c = connect_out(n, port, fd);
+	before = heap();
+	for (unsigned i = 0; i < 30; i++) {
+		for (u8 j = 0; j < 16; j++) {
+			memcpy(arp + 28, (u8[]){10, 0, 2, (u8)(100 + j)}, 4);
+			memcpy(arp + 38, arp + 28, 4);
+			send_frame(n, arp, sizeof(arp));
+		}
+		for (unsigned j = 0; j < 100; j++) {
+			n->seq = 1000; /* it has that: an ACK tells so */
+			tcp(n, port, 0x10, NULL, "", 0);
+		}
+	}
+	most = heap() - before;
+	seen = n->f.nr;
+	n->seq = 1001;
+	tcp(n, port, 0x18, NULL, "abcde", 5);
+	if (before)
+		assert_true(most < 16 * MiB);
+	assert_true(n->f.nr > seen); /* without waiting for anybody */
+	assert_true(seen > 2900);
+	net_fini(n);
+	close(c);
+	close(fd);
+}
+
 /* A guest that sends all the time does not keep libslirp from its timers: what waited for an
  * address comes when that is known. */
 static void busy_guest(void **state)
@@ -578,11 +619,17 @@ static void busy_guest(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(dhcp),         cmocka_unit_test(udp_out_and_in),
-		cmocka_unit_test(tcp_plain),    cmocka_unit_test(tcp_large),
-		cmocka_unit_test(no_buffers),   cmocka_unit_test(nonsense),
-		cmocka_unit_test(fragments),    cmocka_unit_test(holes),
-		cmocka_unit_test(many_sockets), cmocka_unit_test(many_callers),
+		cmocka_unit_test(dhcp),
+		cmocka_unit_test(udp_out_and_in),
+		cmocka_unit_test(tcp_plain),
+		cmocka_unit_test(tcp_large),
+		cmocka_unit_test(no_buffers),
+		cmocka_unit_test(nonsense),
+		cmocka_unit_test(fragments),
+		cmocka_unit_test(holes),
+		cmocka_unit_test(many_sockets),
+		cmocka_unit_test(many_callers),
+		cmocka_unit_test(forgotten_address),
 		cmocka_unit_test(busy_guest),
 	};
 
