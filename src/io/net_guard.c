@@ -29,6 +29,7 @@
 #define IP_TCP     6
 #define IP_UDP     17
 #define IP_ICMP6   58
+#define ECHO6      128
 #define ND_SOLICIT 135 /* RFC 4861, 4.3 */
 #define ND_ADVERT  136
 #define ND_LEN     24u /* of both, without options */
@@ -302,6 +303,20 @@ static void asked(struct net_guard *g, const u8 *addr, u32 n)
 
 /* ---- all ---- */
 
+/* Ping of what is not libslirp's router or name server (::2 and ::3 of its network, and link-local)
+ * goes nowhere, but for each there is a line on the monitor's stderr. */
+static bool echo6_elsewhere(const struct net_packet *p, const u8 *frame)
+{
+	static const u8 zeros[13];
+	const u8 *dst = frame + p->l3 + 24;
+
+	if (p->ip_version != 6 || p->protocol != IP_ICMP6 || p->end == p->l4 ||
+	    frame[p->l4] != ECHO6)
+		return false;
+	return dst[0] != 0xfe || (dst[1] != 0xc0 && dst[1] != 0x80) || memcmp(dst + 2, zeros, 13) ||
+	       (dst[15] != 2 && dst[15] != 3);
+}
+
 u8 *net_guard_in(struct net_guard *g, u8 *frame, size_t *len, u64 now)
 {
 	struct net_packet p;
@@ -312,6 +327,8 @@ u8 *net_guard_in(struct net_guard *g, u8 *frame, size_t *len, u64 now)
 	if (!net_packet_parse(&p, frame, *len) || p.l3 != NET_ETH_LEN)
 		return NULL;
 	learn(g, &p, frame);
+	if (echo6_elsewhere(&p, frame))
+		return NULL;
 	if (p.fragment) {
 		frame = net_frag_add(g->frag, &p, frame, now, len);
 		if (!frame || !net_packet_parse(&p, frame, *len) || p.fragment)

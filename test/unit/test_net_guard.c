@@ -460,6 +460,26 @@ static void addresses(void **state)
 	}
 }
 
+/* Ping by IPv6: of the router and the name server. */
+static void echo6(void **state)
+{
+	static const char *const there[] = {"fec0::2", "fec0::3", "fe80::2", "fe80::3"};
+	static const char *const elsewhere[] = {"2001:db8::2", "fec0::4", "fec0::1:2", "fea0::2",
+	                                        "::1"};
+	struct rig *r = *state;
+	u8 f[62] = {[12] = 0x86, [13] = 0xdd, [14] = 0x60, [19] = 8, [20] = 58, [54] = 128};
+	size_t len = sizeof(f);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(there); i++) {
+		inet_pton(AF_INET6, there[i], f + 38);
+		assert_non_null(net_guard_in(&r->g, f, &len, r->now));
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(elsewhere); i++) {
+		inet_pton(AF_INET6, elsewhere[i], f + 38);
+		assert_null(net_guard_in(&r->g, f, &len, r->now));
+	}
+}
+
 /* Not for libslirp at all. */
 static void others(void **state)
 {
@@ -498,6 +518,7 @@ int main(void)
 		T(ipv6),
 		T(sockets),
 		T(addresses),
+		T(echo6),
 		T(others),
 	};
 
