@@ -582,6 +582,41 @@ static void forgotten_address(void **state)
 	close(fd);
 }
 
+/* More addresses than libslirp can remember, none of which says where it is: each gets its answer.
+ */
+static void many_addresses6(void **state)
+{
+	static struct net n;
+	u8 f[62] = {[6] = 0x52,  0x54,     [12] = 0x86, [13] = 0xdd,
+	            [14] = 0x60, [19] = 8, [20] = 58,   [21] = 64};
+
+	net_init(&n, NULL);
+	inet_pton(AF_INET6, "fec0::2", f + 38);
+	for (unsigned i = 0; i < 100; i++) {
+		const u8 *r;
+
+		inet_pton(AF_INET6, "fec0::1:0", f + 22);
+		f[37] = (u8)(i % 50);
+		f[11] = (u8)i;
+		memcpy(f + 54, "\x80\x00\x00\x00\x00\x01", 6);
+		be16(f + 60, i);
+		put_le16(f + 56, net_csum_fold(net_csum_add(net_csum_pseudo(f + 22, 32, 58, 8),
+		                                            f + 54, 8)));
+		bus_lock(n.n.t.bus);
+		testfront_clear(&n.f);
+		assert_true(netback_send(n.b, 0, &none, f, sizeof(f)));
+		assert_true(n.f.nr > 0);
+		r = n.f.frame[n.f.nr - 1];
+		assert_int_equal(n.f.len[n.f.nr - 1], 62);
+		assert_memory_equal(r, f + 6, 6);
+		assert_memory_equal(r + 38, f + 22, 16);
+		assert_int_equal(r[54], 129);
+		assert_memory_equal(r + 60, f + 60, 2);
+		bus_unlock(n.n.t.bus);
+	}
+	net_fini(&n);
+}
+
 /* A guest that sends all the time does not keep libslirp from its timers: what waited for an
  * address comes when that is known. */
 static void busy_guest(void **state)
@@ -604,7 +639,7 @@ static void busy_guest(void **state)
 	assert_int_equal(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
 	assert_true(NETTEST_WAIT(&n.n, n.f.nr > 0)); /* who has ... */
 	answer_arp(&n);
-	for (unsigned i = 0; i < 90 && !came; i++) { /* it waits for a second */
+	for (unsigned i = 0; i < 1000 && !came; i++) { /* at once, or when it is sent again */
 		send_frame(&n, f, sizeof(f));
 		usleep(10000);
 		bus_lock(n.n.t.bus);
@@ -631,6 +666,7 @@ int main(void)
 		cmocka_unit_test(many_callers),
 		cmocka_unit_test(forgotten_address),
 		cmocka_unit_test(busy_guest),
+		cmocka_unit_test(many_addresses6),
 	};
 
 	log_set_level(LOG_ERROR);
