@@ -504,6 +504,10 @@ static bool user_send(struct netback *b, unsigned queue, const struct net_vhdr *
 	if (n->offload & (NET_OFF_TSO4 | NET_OFF_TSO6))
 		raise_mss(n, frame, len);
 	n->sent++;
+	/* Datagrams count as a socket each until somebody looks, which the loop's thread may have
+	 * no time for. */
+	if (n->guard.sockets > n->nr_open + n->guard.sockets_max / 8)
+		refresh(n);
 	frame = net_guard_in(&n->guard, frame, &len, loop_now(n->loop));
 	settle(n);
 	if (frame)

@@ -617,6 +617,30 @@ static void many_addresses6(void **state)
 	net_fini(&n);
 }
 
+/* Many datagrams of one sender before the loop comes to anything: they are no sockets. */
+static void burst(void **state)
+{
+	static struct net n;
+	unsigned got = 0;
+	u8 f[200], buf[16];
+	u16 port;
+	int fd = bound_socket(SOCK_DGRAM, &port);
+
+	net_init(&n, NULL);
+	answer_arp(&n);
+	bus_lock(n.n.t.bus);
+	for (unsigned i = 0; i < 5000; i++) {
+		size_t len = ipv4_frame(f, 17, HOST, 1234, port, "x", 1);
+
+		assert_true(netback_send(n.b, 0, &none, f, len));
+		got += recv(fd, buf, sizeof(buf), MSG_DONTWAIT) == 1;
+	}
+	bus_unlock(n.n.t.bus);
+	assert_int_equal(got, 5000);
+	net_fini(&n);
+	close(fd);
+}
+
 /* A guest that sends all the time does not keep libslirp from its timers: what waited for an
  * address comes when that is known. */
 static void busy_guest(void **state)
@@ -666,6 +690,7 @@ int main(void)
 		cmocka_unit_test(many_callers),
 		cmocka_unit_test(forgotten_address),
 		cmocka_unit_test(busy_guest),
+		cmocka_unit_test(burst),
 		cmocka_unit_test(many_addresses6),
 	};
 
