@@ -714,6 +714,11 @@ static void classify(struct xlate *x, struct gi *g)
 		g->kind = GI_BITS;
 		return;
 	}
+	if (known && g->i.mnemonic == ZYDIS_MNEMONIC_MULX && x->code64 && find_memory(x, g) &&
+	    !homeless_ok(g)) {
+		g->kind = GI_MULX;
+		return;
+	}
 	if (!known || g->info.special || g->info.bitstr || !available(x, g) || !find_memory(x, g) ||
 	    !homeless_ok(g)) {
 		if (g->info.nop) {

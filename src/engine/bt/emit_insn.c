@@ -343,6 +343,41 @@ static void emit_bits(struct xlate *x, unsigned n)
 	as_modrm_mem(a, BT_T1, ref.base, -1, 0, 0);
 }
 
+/* The source first, into a scratch register where it is in memory or has no home: that register may
+ * be a destination as well. Both halves in one register: it gets the high one (SDM 2B, MULX). */
+static void emit_mulx(struct xlate *x, unsigned n)
+{
+	const struct gi *g = &x->gi[n];
+	unsigned r_hi = gpr_of(&g->o[0]), r_lo = gpr_of(&g->o[1]);
+	int hi = bt_home(r_hi) < 0 ? BT_T0 : bt_home(r_hi), src = BT_T0;
+	int lo = r_lo == r_hi ? hi : bt_home(r_lo) < 0 ? BT_T1 : bt_home(r_lo);
+	bool w = g->i.operand_width == 64;
+	struct bt_asm *a = &x->a;
+	struct mem_ref ref;
+
+	if (g->mem >= 0) {
+		emit_check_operand(x, n, false, &ref);
+		as_mem(a, w, 0x8b, src, ref.base, ref.index == 0xff ? -1 : ref.index, ref.scale,
+		       ref.disp);
+	} else if (bt_home(gpr_of(&g->o[2])) < 0) {
+		as_ld_gs(a, src, BT_GS_GPR(gpr_of(&g->o[2])));
+	} else {
+		src = bt_home(gpr_of(&g->o[2]));
+	}
+	as_1(a, 0xc4); /* VEX.LZ.F2.0F38 f6 /r */
+	as_1(a, (hi < 8 ? 0x80u : 0) | 0x40 | (src < 8 ? 0x20u : 0) | 2);
+	as_1(a, (w ? 0x80u : 0) | (~(unsigned)lo & 15) << 3 | 3);
+	as_1(a, 0xf6);
+	as_1(a, 0xc0 | ((unsigned)hi & 7) << 3 | ((unsigned)src & 7));
+	if (bt_home(r_hi) < 0)
+		as_st_gs(a, BT_GS_GPR(r_hi), BT_T0);
+	if (bt_home(r_lo) < 0 && r_lo != r_hi)
+		as_st_gs(a, BT_GS_GPR(r_lo), BT_T1);
+	x->t1_group = -1;
+	held_drop(x, BT_T0);
+	held_drop(x, BT_T1);
+}
+
 static void emit_lea(struct xlate *x, const struct gi *g)
 {
 	unsigned r = gpr_of(&g->o[0]);
@@ -468,6 +503,9 @@ void emit_insn(struct xlate *x, unsigned n)
 		break;
 	case GI_BITS:
 		emit_bits(x, n);
+		break;
+	case GI_MULX:
+		emit_mulx(x, n);
 		break;
 	case GI_LEA:
 		if (!emit_lea_direct(x, g))

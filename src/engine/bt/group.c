@@ -300,8 +300,8 @@ static void accesses(struct grouping *s, unsigned n)
 	const struct gi *g = &s->x->gi[n];
 	struct address at, top = {.base = RSP, .index = -1};
 
-	if ((g->kind == GI_COPY || g->kind == GI_PUSH || g->kind == GI_JMP_IND ||
-	     g->kind == GI_CALL_IND) &&
+	if ((g->kind == GI_COPY || g->kind == GI_MULX || g->kind == GI_PUSH ||
+	     g->kind == GI_JMP_IND || g->kind == GI_CALL_IND) &&
 	    operand_address(g, &at))
 		access_at(s, n, &at, g->mem_size, g->mem_write, false);
 	switch (g->kind) {
@@ -399,6 +399,7 @@ static void effects(struct grouping *s, const struct gi *g)
 		fresh(s, RAX);
 		return;
 	case GI_COPY:
+	case GI_MULX:
 	case GI_LEA:
 	case GI_JRCXZ:
 	case GI_FROM_SREG:

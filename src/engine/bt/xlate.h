@@ -20,6 +20,7 @@ enum gi_kind {
 	GI_NOP,
 	GI_COPY, /* innocuous: itself, registers and memory operand replaced */
 	GI_BITS, /* BT and the like with memory and a bit offset in a register */
+	GI_MULX, /* with more registers without a home than there are scratch registers */
 	GI_LEA,
 	GI_PUSH,
 	GI_POP,
