@@ -113,8 +113,8 @@ static bool near_target(struct gi *g)
 	if (g->i.operand_width == 16)
 		return false; /* truncates the instruction pointer */
 	g->target = (s32)g->off + g->len + (s32)g->o[0].imm.value.s;
-	/* A distance that wraps is legal; nobody does it. */
-	return g->o[0].imm.value.s > -0x70000000ll && g->o[0].imm.value.s < 0x70000000ll;
+	/* From the page's start it must not wrap. */
+	return g->o[0].imm.value.s > -0x7fff0000ll && g->o[0].imm.value.s < 0x7fff0000ll;
 }
 
 static int condition(ZydisMnemonic m)
@@ -533,7 +533,7 @@ static bool find_memory(struct xlate *x, struct gi *g)
  * registers left. */
 static bool homeless_ok(const struct gi *g)
 {
-	bool high8 = false;
+	bool high8 = false, elsewhere = false;
 	u32 seen = 0;
 
 	for (unsigned k = 0; k < g->i.operand_count; k++) {
@@ -547,13 +547,17 @@ static bool homeless_ok(const struct gi *g)
 		if (cls != ZYDIS_REGCLASS_GPR8 && cls != ZYDIS_REGCLASS_GPR16 &&
 		    cls != ZYDIS_REGCLASS_GPR32 && cls != ZYDIS_REGCLASS_GPR64)
 			continue;
-		high8 |= o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH;
+		if (reg_is_high8(o->reg.value)) {
+			high8 = true;
+			elsewhere |= o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_REG;
+		}
 		r = gpr_id(o);
 		if (r < 16 && bt_home(r) < 0)
 			seen |= BIT(r);
 	}
-	/* AH..BH exclude REX, which every memory operand here and every scratch register needs. */
-	if (high8 && (seen || g->mem >= 0))
+	/* AH..BH exclude REX, which every memory operand here and every scratch register needs: see
+	 * emit_copy(). */
+	if (high8 && (seen || (elsewhere && g->mem >= 0)))
 		return false;
 	return (unsigned)__builtin_popcount(seen) <= (g->mem >= 0 ? 1u : 2u);
 }

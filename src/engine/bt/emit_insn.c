@@ -222,11 +222,61 @@ static void emit_divide_check(struct xlate *x, unsigned n, const u8 *code, unsig
 	k->from = as_jcc(&x->a, whole ? 3 : 4, 0); /* jae, je */
 }
 
+/* AH..BH beside memory, whose address needs REX: the scratch register `spare` has the byte, and
+ * c->gpr is no part of it. -1: no such operand. */
+static int high8_operand(const struct gi *g)
+{
+	if (g->mem < 0)
+		return -1;
+	for (unsigned k = 0; k < g->i.operand_count; k++)
+		if (is_gpr(&g->o[k]) && reg_is_high8(g->o[k].reg.value))
+			return (int)k;
+	return -1;
+}
+
+/* The byte is behind the lowest one of the register, in memory. */
+static void emit_high8(struct xlate *x, unsigned n, unsigned k, const struct enc_map *map, int spare)
+{
+	const s32 byte = BT_GS(save[0]) + 1;
+	const struct gi *g = &x->gi[n];
+	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+	unsigned r = gpr_of(&g->o[k]);
+	struct bt_asm *a = &x->a;
+	struct enc_map m = *map;
+	unsigned len;
+
+	held_evict(x, spare);
+	if (spare == BT_T1)
+		x->t1_group = -1;
+	as_st_gs(a, BT_GS(save[0]), (int)r);
+	if (g->o[k].actions & ZYDIS_OPERAND_ACTION_MASK_READ) {
+		as_1(a, 0x65); /* movzx spare, byte %gs: */
+		as_rex(a, false, spare, 0, 0);
+		as_1(a, 0x0f);
+		as_1(a, 0xb6);
+		as_modrm_mem(a, spare, -1, -1, 0, byte);
+	}
+	memcpy(o, g->o, g->i.operand_count * sizeof(*o));
+	o[k].reg.value = ZYDIS_REGISTER_R15B;
+	m.reg[R15] = (s8)spare;
+	len = bt_encode(a->p, &g->i, o, x->bytes + g->off, &m, x->verified);
+	if (!len) {
+		emit_helper(x, g, BT_H_INTERP, g->i.mnemonic);
+		return;
+	}
+	a->p += len;
+	if (!(g->o[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+		return;
+	as_gs(a, false, 0x88, spare, byte);
+	as_ld_gs(a, (int)r, BT_GS(save[0]));
+}
+
 static void emit_copy(struct xlate *x, unsigned n)
 {
 	const struct gi *g = &x->gi[n];
 	struct enc_map m = {.mem = ENC_MEM_NONE, .index = 0xff};
 	struct mem_ref ref = {.spare = BT_T0};
+	int high8 = high8_operand(g);
 	struct lodgers lodge;
 	unsigned len;
 
@@ -242,6 +292,10 @@ static void emit_copy(struct xlate *x, unsigned n)
 		m.index = ref.index;
 		m.scale = ref.scale;
 		m.disp = ref.disp;
+	}
+	if (high8 >= 0) {
+		emit_high8(x, n, (unsigned)high8, &m, ref.spare);
+		return;
 	}
 	place_lodgers(x, &lodge, g->mem >= 0 ? ref.spare : -1);
 	for (unsigned i = 0; i < lodge.nr; i++) {

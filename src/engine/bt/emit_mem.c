@@ -33,14 +33,15 @@ static int log2_scale(unsigned s)
 	return s == 8 ? 3 : s == 4 ? 2 : s == 2 ? 1 : 0;
 }
 
-/* Does it name a register without a home as an operand? */
+/* Does it need a scratch register for an operand: one without a home, or AH..BH beside memory? */
 static bool has_lodgers(const struct gi *g)
 {
 	for (unsigned k = 0; k < g->i.operand_count; k++) {
 		const ZydisDecodedOperand *o = &g->o[k];
 
 		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && reg_is_gpr(o->reg.value) &&
-		    bt_home(reg_id(o->reg.value)) < 0)
+		    (bt_home(reg_id(o->reg.value)) < 0 ||
+		     (g->mem >= 0 && reg_is_high8(o->reg.value))))
 			return true;
 	}
 	return false;
