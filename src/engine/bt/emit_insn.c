@@ -235,7 +235,8 @@ static int high8_operand(const struct gi *g)
 }
 
 /* The byte is behind the lowest one of the register, in memory. */
-static void emit_high8(struct xlate *x, unsigned n, unsigned k, const struct enc_map *map, int spare)
+static void emit_high8(struct xlate *x, unsigned n, unsigned k, const struct enc_map *map,
+                       int spare)
 {
 	const s32 byte = BT_GS(save[0]) + 1;
 	const struct gi *g = &x->gi[n];
