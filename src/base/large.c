@@ -10,17 +10,17 @@
 
 void *large_map(size_t size, int prot)
 {
-	size_t want = ALIGN_UP(size, (size_t)PAGE_SIZE), skip;
-	u8 *p = mmap(NULL, want + LARGE_SIZE, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-	             0);
+	size_t want = ALIGN_UP(size, (size_t)PAGE_SIZE);
+	u8 *area = mmap(NULL, want + LARGE_SIZE, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+	                -1, 0);
+	u8 *at = (u8 *)ALIGN_UP((uintptr_t)area, LARGE_SIZE);
 
-	if (p == MAP_FAILED)
+	if (area == MAP_FAILED)
 		return NULL;
-	skip = ALIGN_UP((uintptr_t)p, LARGE_SIZE) - (uintptr_t)p;
-	if (skip)
-		munmap(p, skip);
-	munmap(p + skip + want, LARGE_SIZE - skip);
-	return p + skip;
+	if (at > area)
+		munmap(area, (size_t)(at - area));
+	munmap(at + want, (size_t)(area + LARGE_SIZE - at));
+	return at;
 }
 
 bool large_collapse(void *at)

@@ -47,7 +47,7 @@ static void copy_in(struct region *to, const struct region *from)
 static void copy_out(struct region *to, const struct region *from)
 {
 	const u64 *s = (const u64 *)(const void *)from;
-	u64 w[WORDS(sizeof(*to))];
+	u64 w[WORDS(sizeof(*to))] = {0};
 
 	for (size_t i = 0; i < ARRAY_SIZE(w); i++)
 		w[i] = __atomic_load_n(&s[i], __ATOMIC_RELAXED);

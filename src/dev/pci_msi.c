@@ -57,7 +57,7 @@ static bool msix_sendable(const struct pci_func *f, unsigned n, struct message *
 
 void pci_msix_notify(struct pci_func *f, unsigned vector)
 {
-	struct message m;
+	struct message m = {0};
 	bool send = false;
 
 	pthread_mutex_lock(&f->msi_lock);
@@ -76,7 +76,7 @@ static void msix_flush(struct pci_func *f)
 {
 	for (unsigned w = 0; w < (f->msix_vectors + 63u) / 64; w++) {
 		for (;;) {
-			struct message m;
+			struct message m = {0};
 			bool send = false;
 			u64 left;
 
@@ -108,7 +108,7 @@ static bool msi_sendable(const struct pci_func *f, unsigned n, struct message *m
 
 void pci_msi_notify(struct pci_func *f, unsigned vector)
 {
-	struct message m;
+	struct message m = {0};
 	bool send = false;
 
 	pthread_mutex_lock(&f->msi_lock);
@@ -125,7 +125,7 @@ void pci_msi_notify(struct pci_func *f, unsigned vector)
 static void msi_flush(struct pci_func *f)
 {
 	for (unsigned n = 0; n < f->msi_vectors; n++) {
-		struct message m;
+		struct message m = {0};
 		bool send;
 
 		pthread_mutex_lock(&f->msi_lock);

@@ -97,7 +97,7 @@ struct virtio_blk {
 	void (*host_error)(void *arg);
 	void *arg;
 
-	TAILQ_HEAD(, blk_req) failed; /* tried again when the VM goes on */
+	TAILQ_HEAD(blk_reqs, blk_req) failed; /* tried again when the VM goes on */
 	struct timer retry;
 	bool told;        /* host_error() was called, and the retry has not come yet */
 	bool in_notify;   /* interrupts come at its end */

@@ -304,7 +304,7 @@ static bool collides(const struct block_req *a, const struct block_req *b)
 static bool collides_any(const struct req_order *l, const struct block_req *r,
                          const struct block_req *end)
 {
-	const struct block_req *o;
+	const struct block_req *o = NULL;
 
 	TAILQ_FOREACH(o, l, order)
 	{

@@ -166,7 +166,7 @@ int fuse_nodes_create(struct fuse_server *s, int root_fd)
 {
 	struct fuse_node *root;
 	struct stat st;
-	u64 id;
+	u64 id = 0;
 
 	if (fstat(root_fd, &st) < 0)
 		return -errno;
@@ -197,7 +197,8 @@ void fuse_nodes_clear(struct fuse_server *s)
 		pthread_mutex_unlock(&s->mutex);
 		if (h) {
 			fuse_handle_release(s, h);
-			fuse_handle_put(s, h);
+			/* That was the table's reference, this one is ours. */
+			fuse_handle_put(s, h); /* NOLINT(clang-analyzer-unix.Malloc) */
 		}
 	}
 	for (u32 i = 0; i < s->nodes.nr; i++) {

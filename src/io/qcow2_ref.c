@@ -170,7 +170,7 @@ static int get_block(struct qcow2 *q, u64 cluster, struct qcow2_table **out)
 int qcow2_alloc(struct qcow2 *q, u64 want, u64 *first, u64 *got, bool *fresh)
 {
 	u64 n = BIT(q->ref_bits), at = q->hint, i, k;
-	struct qcow2_table *t;
+	struct qcow2_table *t = NULL;
 
 	if (q->broken)
 		return -EIO;
@@ -183,6 +183,7 @@ int qcow2_alloc(struct qcow2 *q, u64 want, u64 *first, u64 *got, bool *fresh)
 		if (err)
 			return err;
 		i = at & (n - 1);
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): there, unless err */
 		while (i < n && count_get(q, t->data, i))
 			i++;
 		if (i < n)
@@ -261,7 +262,7 @@ void qcow2_free_later(struct qcow2 *q, u64 cluster)
 
 int qcow2_release_freed(struct qcow2 *q)
 {
-	u64 hole = 0, len = 0, left;
+	u64 hole = 0, len = 0, left = 0;
 	size_t nr = q->nr_freed;
 	int err = 0;
 

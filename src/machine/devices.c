@@ -47,11 +47,10 @@ static int create_balloon(const struct virtio_env *env, const struct vm_device *
 /* For writing, made anew. */
 static int create_file(struct chardev **out, struct loop *loop, const char *path)
 {
-	struct console_config cfg = {.in_fd = -1};
-	int err;
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644), err;
+	struct console_config cfg = {.in_fd = -1, .out_fd = fd};
 
-	cfg.out_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
-	if (cfg.out_fd < 0) {
+	if (fd < 0) {
 		err = -errno;
 		log_error("--device where=file:%s: cannot open for writing: %s; for example: "
 		          "--device console,where=file:hvc0.log",
@@ -59,7 +58,7 @@ static int create_file(struct chardev **out, struct loop *loop, const char *path
 		return err;
 	}
 	err = console_create(out, loop, &cfg);
-	close(cfg.out_fd);
+	close(fd);
 	return err;
 }
 

@@ -32,6 +32,7 @@ static u8 *map_ram(const struct pmap *p)
 
 	if (!at)
 		return NULL;
+	/* cppcheck-suppress leakReturnValNotUsed; at `at` */
 	if (mmap(at, p->ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
 	         p->fd, 0) == MAP_FAILED) {
 		int err = errno;

@@ -81,7 +81,7 @@ static void place_lodgers(const struct xlate *x, struct lodgers *s, int spare)
 		int h = held_in(x, s->l[i].guest);
 
 		s->l[i].host = (u8)(h < 0 ? 0 : h);
-		if (h >= 0)
+		if (h >= BT_T0)
 			used |= (u8)(1 << (h - BT_T0));
 	}
 	for (unsigned i = 0; i < s->nr; i++) {

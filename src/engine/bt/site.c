@@ -19,6 +19,7 @@
 _Static_assert(offsetof(struct bt_range, page) == offsetof(struct bt_site, page) &&
                        offsetof(struct bt_range, addend) == offsetof(struct bt_site, addend),
                "code that does not look at the limit need not know which it is");
+/* cppcheck-suppress [integerOverflow, signConversion]; the branch of BT_GS_SITE not taken */
 _Static_assert(BT_GS_SITE(BT_USER_R, 0) > BT_GS_SITE(BT_SUPAC_W, 0), "first_class(), log_of()");
 
 static const u16 spans[BT_POOLS] = {
@@ -104,6 +105,7 @@ u32 bt_site_new(struct bt_pools *s, unsigned cls, unsigned pool)
 	unsigned i;
 
 	if (cls >= BT_USER_R) {
+		/* cppcheck-suppress arrayIndexOutOfBoundsCond; cls < BT_CLASSES */
 		i = BT_STACK_SLOTS + s->next[cls]++ % (BT_SITES - BT_STACK_SLOTS);
 	} else {
 		if (!s->at[cls][pool].left) {
