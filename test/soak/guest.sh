@@ -92,7 +92,7 @@ share()
 	ms 'status' git status --short
 	is 'a clean tree' '' "$(git status --porcelain)"
 	ok 'a commit' sh -c 'echo x >new && git add new && git -c user.name=g -c user.email=g@g commit -qm new'
-	ok 'a push' git push -q origin HEAD:refs/heads/from-guest
+	ok 'a push' git push -q origin HEAD:refs/heads/from-guest-"$n"
 	ok 'gc' git gc -q
 	cd ..
 	ms 'tar' tar cf clone.tar clone
