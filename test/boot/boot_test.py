@@ -118,7 +118,7 @@ def look_at_memory(g, memory, cpus, what):
     # Pss: the translator has RAM and its code mapped twice.
     with open(f"/proc/{g.proc.pid}/smaps_rollup", encoding="ascii") as f:
         pss = int(re.search(r"^Pss:\s+(\d+) kB", f.read(), re.M)[1])
-    check(pss < 200_000 + 10_000 * cpus + size // 30, f"{what}: {pss} kB in use for {memory}")
+    check(pss < 250_000 + 10_000 * cpus + size // 30, f"{what}: {pss} kB in use for {memory}")
     score.note(f"{what}: guest has {total >> 10} MiB of {memory}, host pays {pss >> 10} MiB")
 
 

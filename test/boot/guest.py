@@ -42,6 +42,12 @@ def _slowness():
 slowness = _slowness()
 
 
+def stolen():
+    """Seconds that the hypervisor below took from this machine's CPUs, all together, since it started."""
+    with open("/proc/stat", encoding="ascii") as f:
+        return int(f.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+
+
 class Score:
     """Counts cases; the last line is for tools/run-tests."""
 

@@ -8,7 +8,8 @@
  *	probe clock		answers each line with its clocks
  *	probe debug		an endless loop with places for a debugger to stop at
  *	probe spin [N]		N processes that never rest
- *	probe rate SECONDS	interrupts of the local timer for that long, and what slept how long
+ *	probe rate SECONDS	interrupts of the local timer in that long, the CPU being busy
+ *	probe ticks SECONDS HZ	the same of the host: signals of a timer to a busy thread
  */
 #include <cpuid.h>
 #include <errno.h>
@@ -753,6 +754,59 @@ static int rate(u64 seconds)
 	return 0;
 }
 
+/* What a VMM's timer does, without a guest: how much of it a loaded host lets through. */
+struct ticker {
+	pthread_t to;
+	u64 period, end; /* ns of CLOCK_MONOTONIC */
+};
+
+static volatile sig_atomic_t tick_count;
+
+static void on_tick(int sig)
+{
+	(void)sig;
+	tick_count = tick_count + 1;
+}
+
+static void *send_ticks(void *arg)
+{
+	const struct ticker *t = arg;
+
+	for (u64 next = now(CLOCK_MONOTONIC) + t->period; next < t->end;) {
+		struct timespec at = {(time_t)(next / 1000000000u), (long)(next % 1000000000u)};
+
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+		pthread_kill(t->to, SIGUSR1);
+		next += t->period;
+		/* As Linux does: what is over is skipped. */
+		if (next < now(CLOCK_MONOTONIC))
+			next += (now(CLOCK_MONOTONIC) - next) / t->period * t->period + t->period;
+	}
+	return NULL;
+}
+
+static int ticks(u64 seconds, u64 hz)
+{
+	u64 begin = now(CLOCK_MONOTONIC);
+	struct ticker t = {pthread_self(), 1000000000u / hz, begin + seconds * 1000000000u};
+	pthread_t sender;
+	volatile u64 n = 0;
+	int err;
+
+	signal(SIGUSR1, on_tick);
+	err = pthread_create(&sender, NULL, send_ticks, &t);
+	if (err) {
+		fprintf(stderr, "probe: pthread_create: %s\n", strerror(err));
+		return 1;
+	}
+	while (now(CLOCK_MONOTONIC) < t.end)
+		for (int i = 0; i < 10000; i++)
+			n = n + 1;
+	pthread_join(sender, NULL);
+	printf("ticks %d\n", (int)tick_count);
+	return 0;
+}
+
 static void __attribute__((noreturn)) spin(int processes)
 {
 	for (int i = 1; i < processes; i++)
@@ -831,10 +885,14 @@ int main(int argc, char **argv)
 		return clocks();
 	if (!strcmp(what, "rate") && argc > 2)
 		return rate(strtoull(argv[2], NULL, 10));
+	if (!strcmp(what, "ticks") && argc > 3 && atoi(argv[2]) > 0 && atoi(argv[3]) > 0)
+		return ticks(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
 	if (!strcmp(what, "spin"))
 		spin(argc > 2 ? atoi(argv[2]) : 1);
 	if (!strcmp(what, "debug"))
 		debug();
-	fputs("usage: probe self [NAME] | clock | debug | spin [N] | rate SECONDS\n", stderr);
+	fputs("usage: probe self [NAME] | clock | debug | spin [N] | rate SECONDS | ticks SECONDS "
+	      "HZ\n",
+	      stderr);
 	return 2;
 }
