@@ -444,6 +444,31 @@ static void set_control(struct world *w, enum attack_mode mode)
 	c->dr6_pending = 0;
 }
 
+/* What makes more of a segment's accesses faults than paging does. */
+static void narrow(struct x86_seg *s, struct rnd *r)
+{
+	switch (rnd_below(r, 6)) {
+	case 0:
+		s->limit = rnd_below(r, 0x10000);
+		break;
+	case 1:
+		s->limit = ~rnd_below(r, 0x10000);
+		break;
+	case 2:
+		s->ar &= ~SEG_RW;
+		break;
+	case 3:
+		s->ar |= SEG_EC;
+		break;
+	case 4:
+		s->ar |= SEG_CODE;
+		break;
+	default:
+		s->ar = SEG_UNUSABLE;
+		break;
+	}
+}
+
 static void set_segments(struct world *w, enum attack_mode mode, const struct targets *t,
                          struct rnd *r)
 {
@@ -466,6 +491,8 @@ static void set_segments(struct world *w, enum attack_mode mode, const struct ta
 			c->seg[s].base = is_canonical(base) ? base : 0;
 		else
 			c->seg[s].base = (u32)base;
+		if (!code64 && rnd_below(r, 3) == 0)
+			narrow(&c->seg[s], r);
 	}
 }
 

@@ -68,6 +68,10 @@ static inline bool ar_is_conforming(u32 ar)
 {
 	return (ar & (SEG_S | SEG_CODE | SEG_EC)) == (SEG_S | SEG_CODE | SEG_EC);
 }
+static inline bool ar_is_expand_down(u32 ar)
+{
+	return (ar & (SEG_S | SEG_CODE | SEG_EC)) == (SEG_S | SEG_EC);
+}
 static inline bool ar_is_writable(u32 ar)
 {
 	return (ar & (SEG_S | SEG_CODE | SEG_RW)) == (SEG_S | SEG_RW);
@@ -201,7 +205,7 @@ static inline bool seg_outside(u32 ar, u32 limit, u64 off, unsigned size)
 {
 	u64 last = off + size - 1;
 
-	if ((ar & (SEG_S | SEG_CODE | SEG_EC)) == (SEG_S | SEG_EC)) /* expand down */
+	if (ar_is_expand_down(ar))
 		return off <= limit || last > (ar & SEG_DB ? 0xffffffffu : 0xffffu);
 	return last > limit;
 }

@@ -76,11 +76,13 @@ void desc_update(struct x86_cpu *c, const struct desc *d, u8 set, u8 clear)
 static void seg_changed(struct x86_cpu *c, enum x86_segreg s)
 {
 	/* cppcheck-suppress arrayIndexOutOfBoundsCond */
-	if (s >= FS)
+	if (s >= FS) {
 		/* cppcheck-suppress arrayIndexOutOfBoundsCond */
 		c->segbase[s] = c->seg[s].base;
-	else if (!(c->mode & M_CS64))
+		x86_update_segbar(c, s - FS);
+	} else if (!(c->mode & M_CS64)) {
 		x86_update_mode(c);
+	}
 }
 
 /* Real mode changes base and selector only: limit and rights stay what protected mode left
@@ -329,8 +331,7 @@ gva_t x86_linear(struct x86_cpu *c, enum x86_segreg s, u64 off, unsigned size, b
 			linear_fault(c, s);
 		return addr;
 	}
-	/* CS is never writable in protected mode. A 4 GiB segment wraps: both that and a fault are
-	 * allowed (SDM 3A 5.3). */
+	/* CS is never writable in protected mode. */
 	if (likely((c->mode & M_FLAT) && s <= DS && !(s == CS && write)))
 		return (u32)off;
 	if (seg->ar & SEG_UNUSABLE)
@@ -339,7 +340,10 @@ gva_t x86_linear(struct x86_cpu *c, enum x86_segreg s, u64 off, unsigned size, b
 		if (write ? !ar_is_writable(seg->ar) : (seg->ar & (SEG_CODE | SEG_RW)) == SEG_CODE)
 			linear_fault(c, s);
 	}
-	if (seg_outside(seg->ar, seg->limit, off, size))
+	/* A 4 GiB segment wraps: both that and a fault are allowed (SDM 3A 5.3), and it is what
+	 * code does that looks at pages only. */
+	if ((seg->limit != 0xffffffff || ar_is_expand_down(seg->ar)) &&
+	    seg_outside(seg->ar, seg->limit, off, size))
 		linear_fault(c, s);
 	return (u32)(seg->base + off);
 }

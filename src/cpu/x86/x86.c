@@ -16,12 +16,23 @@
 /* ---- derived state ---- */
 
 /* Usable without any check but the page tables': base 0, limit 4G, readable and (data) writable. */
-static bool seg_flat(const struct x86_seg *s, bool code)
+/* To 4 GiB, readable, and writable when it is data. */
+static bool seg_whole(const struct x86_seg *s, bool code)
 {
 	const u32 need = SEG_P | SEG_S | SEG_RW | (code ? SEG_CODE : 0);
 	const u32 care = SEG_P | SEG_S | SEG_RW | SEG_CODE | SEG_UNUSABLE | (code ? 0 : SEG_EC);
 
-	return !s->base && s->limit == 0xffffffff && (s->ar & care) == need;
+	return s->limit == 0xffffffff && (s->ar & care) == need;
+}
+
+static bool seg_flat(const struct x86_seg *s, bool code)
+{
+	return !s->base && seg_whole(s, code);
+}
+
+void x86_update_segbar(struct x86_cpu *c, unsigned index)
+{
+	c->segbar[index] = seg_whole(&c->seg[FS + index], false) ? 0 : X86_SEG_BAR;
 }
 
 void x86_update_mode(struct x86_cpu *c)
@@ -55,6 +66,8 @@ void x86_update_mode(struct x86_cpu *c)
 
 	for (unsigned i = 0; i < NR_SEG; i++)
 		c->segbase[i] = (m & M_CS64) && i < FS ? 0 : c->seg[i].base;
+	x86_update_segbar(c, 0);
+	x86_update_segbar(c, 1);
 
 	if (c->cpl == 3)
 		c->tlb = c->tlbs[(c->cr0 & CR0_AM) && (c->sflags & X86_RFLAGS_AC) ? TLB_USER_AC

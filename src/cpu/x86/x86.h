@@ -48,6 +48,8 @@ struct x86_dtable {
 	u16 limit;
 };
 
+#define X86_SEG_BAR (1ull << 61) /* in no page, nor is what a 32-bit address makes of it */
+
 /* Mode word: what decoding and fast paths depend on; kept by x86_update_mode(). */
 enum {
 	M_CS64 = 1 << 0, /* 64-bit code */
@@ -188,6 +190,9 @@ struct x86_cpu {
 	u32 flush_all_gen;       /* ... and this one too when global entries go as well */
 	u64 segbase[NR_SEG + 2]; /* bases to add in 64-bit code: FS, GS; 0 elsewhere (index ES..GS;
 	                            [6] always 0) */
+	/* Of FS and GS, for 32-bit code that only looks at pages: what to add besides the base. 0,
+	 * or X86_SEG_BAR where the segment's own limit or rights are to be looked at as well. */
+	u64 segbar[2];
 	/* Of a host pointer into RAM: its page's word in pmap->code_ver is at
 	 * code_ver_bias + (pointer >> PAGE_SHIFT) * 4. */
 	uintptr_t code_ver_bias;
@@ -307,6 +312,8 @@ void x86_set_rflags(struct x86_cpu *c, u64 rflags);
 /* After changes of CR0, CR4, EFER, CS, SS, DS, ES, CPL, RFLAGS.AC/VM: recompute mode, segbase, tlb
  * pointer. */
 void x86_update_mode(struct x86_cpu *c);
+/* After a change of FS or GS (index 0 or 1). */
+void x86_update_segbar(struct x86_cpu *c, unsigned index);
 /* After changes of IA32_APIC_BASE. */
 void x86_update_apic_page(struct x86_cpu *c);
 /* After changes of TF, DR7, the debugger's breakpoints, traces. */

@@ -518,9 +518,6 @@ static bool find_memory(struct xlate *x, struct gi *g)
 		g->mem = (s8)k;
 		g->mem_size = (u8)(o->size / 8);
 		g->mem_write = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-		if (!x->code64 &&
-		    (o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS))
-			return false; /* limits */
 		if (!x->code64 && o->mem.segment == ZYDIS_REGISTER_CS && g->mem_write)
 			return false; /* #GP */
 		if (g->i.address_width == 16 || o->mem.base == ZYDIS_REGISTER_EIP)

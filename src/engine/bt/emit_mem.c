@@ -80,6 +80,14 @@ void emit_address_registers(struct xlate *x, const ZydisDecodedOperand *o, int d
 	}
 }
 
+/* Changes flags. In 32-bit code linear addresses wrap, and a segment with a limit is in no slot. */
+static void emit_segbase(struct xlate *x, enum x86_segreg s, int dst)
+{
+	as_gs(&x->a, x->code64, 0x03, dst, BT_GS_C(segbase) + 8 * (int)s); /* add */
+	if (!x->code64)
+		as_add_gs(&x->a, dst, BT_GS_C(segbar) + 8 * (int)(s - FS));
+}
+
 void emit_address(struct xlate *x, const struct gi *g, const ZydisDecodedOperand *o, int dst,
                   bool with_base)
 {
@@ -108,8 +116,7 @@ void emit_address(struct xlate *x, const struct gi *g, const ZydisDecodedOperand
 	}
 	held_drop(x, dst);
 	if (with_base && has_segbase(o))
-		as_add_gs(&x->a, dst,
-		          BT_GS_C(segbase) + 8 * (o->mem.segment == ZYDIS_REGISTER_FS ? FS : GS));
+		emit_segbase(x, o->mem.segment == ZYDIS_REGISTER_FS ? FS : GS, dst);
 }
 
 /* ---- flags over a check ---- */

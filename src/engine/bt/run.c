@@ -241,14 +241,13 @@ int bt_miss_call(struct x86_cpu *c, u64 addr, u32 slot, u32 write)
 	c->next_rip = ip_mask(mode, c->rip + (two >> 12 & 15));
 	if (one & BT_MISS_FLAGS) /* LAHF and SETO */
 		c->aflags = (b->flags >> 8 & 0xd5) | (b->flags & 1) << 11;
-	if (!(mode & BTM_CODE64))
-		addr = (u32)addr;
 	if (unlikely(bt_mode(c) != mode))
 		return 2;
+	/* In 32-bit code what lies higher is barred: X86_SEG_BAR. No page of the TLB is there. */
 	if (size && slot_serves(b, addr, size, slot) &&
 	    (!(one & BT_MISS_ALIGNED) || !(addr & (size - 1))) &&
 	    (!(one & BT_MISS_WAITS) || !x86_fpu_pending(c)) &&
-	    (!(mode & BTM_CODE64) || is_canonical(addr)) && mmu_fill(c, addr, write) &&
+	    (mode & BTM_CODE64 ? is_canonical(addr) : addr <= ~0u) && mmu_fill(c, addr, write) &&
 	    fill_slot(b, addr, slot)) {
 		if (unlikely(b->flushes != seen))
 			return 2;
