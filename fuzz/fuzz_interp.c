@@ -88,6 +88,7 @@ struct machine {
 	u8 *tables;                      /* paging structures at the start */
 	bool long_mode_seen, other_mode; /* left the paging mode it began in */
 	bool real_seen;                  /* CS.RPL need not be the CPL */
+	bool raised;                     /* by the last instruction, and not delivered */
 	u32 gen, checked;
 };
 
@@ -443,7 +444,8 @@ static void check_segments(struct machine *m)
 			MUST(!(g->ar & SEG_CODE) || (g->ar & SEG_RW) || s == CS);
 		}
 	}
-	if (pe && !vm && !m->real_seen) {
+	/* A task switch that fails in the new task leaves segment registers with selectors only. */
+	if (pe && !vm && !m->real_seen && !m->raised) {
 		MUST((c->seg[CS].sel & 3) == c->cpl);
 		MUST((c->seg[SS].sel & 3) == c->cpl);
 		MUST(!(c->seg[CS].ar & SEG_UNUSABLE));
@@ -457,15 +459,17 @@ static void check_derived(struct x86_cpu *c)
 	const struct tlb_entry *tlb = c->tlb;
 	u32 mode = c->mode;
 	bool step = c->step;
-	u64 base[NR_SEG + 2];
+	u64 base[NR_SEG + 2], bar[2];
 
 	memcpy(base, c->segbase, sizeof(base));
+	memcpy(bar, c->segbar, sizeof(bar));
 	x86_update_mode(c);
 	x86_update_step(c);
 	MUST(mode == c->mode);
 	MUST(tlb == c->tlb);
 	MUST(step == c->step);
 	MUST(!memcmp(base, c->segbase, sizeof(base)));
+	MUST(!memcmp(bar, c->segbar, sizeof(bar)));
 }
 
 static void check_fpu(const struct x86_cpu *c)
@@ -662,7 +666,9 @@ static bool step(struct machine *m)
 	c->sflags &= ~X86_RFLAGS_RF;
 	c->irq_shadow = c->shadow_db = false;
 	ret = interp_step(c);
+	m->raised = ret;
 	check(m);
+	m->raised = false;
 	m->v->state = VCPU_RUNNING;
 	if (!ret)
 		return true;

@@ -163,7 +163,8 @@ op_fn *const ops_un[NR_UN][2][4] = {
 };
 
 /* ---- shifts and rotates: a masked count of 0 changes neither flags nor (but for zero extension)
- * the result. Shifts define all flags but AF (undefined); rotates leave SF, ZF, AF, PF. ---- */
+ * the result. Shifts define all flags but AF (undefined); rotates leave SF, ZF, AF, PF, and OF is
+ * what the host makes of it: RCL and RCR by a multiple of the width and 1 leave that too. ---- */
 
 #define CALC_SHIFT(insn)                                                                           \
 	__asm__ volatile(insn " %%cl, %[d]; " FLAGS_OUT                                            \
@@ -173,10 +174,11 @@ op_fn *const ops_un[NR_UN][2][4] = {
 	                   "c")
 #define CALC_ROTATE(insn)                                                                          \
 	do {                                                                                       \
-		u8 cf, of;                                                                         \
-		__asm__ volatile("btq $0, %[fi]; " insn " %%cl, %[d]; setc %[cf]; seto %[of]"      \
-		                 : [d] "+r"(d), [cf] "=&q"(cf), [of] "=&q"(of)                     \
-		                 : [fi] "r"(c->aflags), "c"(n)                                     \
+		u8 cf, of = c->aflags >> 11 & 1;                                                   \
+		__asm__ volatile("addb $0x7f, %[of]; sahf; " insn                                  \
+		                 " %%cl, %[d]; setc %[cf]; seto %[of]"                             \
+		                 : [d] "+r"(d), [cf] "=&q"(cf), [of] "+&q"(of)                     \
+		                 : "a"((c->aflags & 0xff) << 8), "c"(n)                            \
 		                 : "cc");                                                          \
 		f = (f & ~(X86_RFLAGS_CF | X86_RFLAGS_OF)) | cf | (u64)of << 11;                   \
 	} while (0)
