@@ -445,7 +445,9 @@ static void check_segments(struct machine *m)
 		}
 	}
 	/* A task switch that fails in the new task leaves segment registers with selectors only. */
-	if (pe && !vm && !m->real_seen && !m->raised) {
+	if (m->raised && ((c->seg[CS].ar | c->seg[SS].ar) & SEG_UNUSABLE))
+		pe = false;
+	if (pe && !vm && !m->real_seen) {
 		MUST((c->seg[CS].sel & 3) == c->cpl);
 		MUST((c->seg[SS].sel & 3) == c->cpl);
 		MUST(!(c->seg[CS].ar & SEG_UNUSABLE));

@@ -173,6 +173,8 @@ void seg_drop_inner(struct x86_cpu *c, unsigned cpl)
 		/* The hidden base stays: in 64-bit mode FS and GS still have one. */
 		s->sel = 0;
 		s->ar = SEG_UNUSABLE;
+		if (regs[i] >= FS)
+			x86_update_segbar(c, regs[i] - FS);
 	}
 }
 

@@ -216,10 +216,14 @@ static void task_segments(struct x86_cpu *c, const struct task_image *t, u32 ext
 	task_ldt(c, t->ldt, ext);
 	if (c->mode & M_VM)
 		return;
+	/* Each may raise, in the new task as far as it is loaded. */
 	task_cs(c, t->seg[CS], ext);
+	x86_update_mode(c);
 	tss_check_ss(c, t->seg[SS], c->cpl, ext, &c->seg[SS]);
-	for (unsigned i = 0; i < ARRAY_SIZE(data); i++)
+	for (unsigned i = 0; i < ARRAY_SIZE(data); i++) {
+		x86_update_mode(c);
 		task_data(c, data[i], t->seg[data[i]], ext);
+	}
 }
 
 /* ---- */

@@ -15,7 +15,6 @@
 
 /* ---- derived state ---- */
 
-/* Usable without any check but the page tables': base 0, limit 4G, readable and (data) writable. */
 /* To 4 GiB, readable, and writable when it is data. */
 static bool seg_whole(const struct x86_seg *s, bool code)
 {
@@ -25,6 +24,7 @@ static bool seg_whole(const struct x86_seg *s, bool code)
 	return s->limit == 0xffffffff && (s->ar & care) == need;
 }
 
+/* Usable without any check but the page tables'. */
 static bool seg_flat(const struct x86_seg *s, bool code)
 {
 	return !s->base && seg_whole(s, code);

@@ -136,7 +136,13 @@ static inline void native_x87_record(struct x86_cpu *c, const struct native_insn
 	c->fpu_ip = c->rip;
 	c->fpu_last_op = n->fop;
 	/* Without a memory operand FDP stays as it is, with an exception too (measured). */
-	c->fpu_last_dp = n->size ? addr - c->segbase[n->seg] : c->fpu_dp;
+	if (n->size) {
+		u64 off = addr - c->segbase[n->seg];
+
+		c->fpu_last_dp = c->mode & M_CS64 ? off : (u32)off;
+	} else {
+		c->fpu_last_dp = c->fpu_dp;
+	}
 	if (unlikely(!c->fpu_excp_only)) {
 		c->fpu_op = c->fpu_last_op;
 		if (n->size)
