@@ -43,9 +43,10 @@ slowness = _slowness()
 
 
 def stolen():
-    """Seconds that the hypervisor below took from this machine's CPUs, all together, since it started."""
+    """Seconds that the hypervisor below took from each of this machine's CPUs since it started."""
     with open("/proc/stat", encoding="ascii") as f:
-        return int(f.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+        return [int(line.split()[8]) / os.sysconf("SC_CLK_TCK") for line in f
+                if re.match(r"cpu\d", line)]
 
 
 class Score:
