@@ -188,7 +188,7 @@ struct x86_cpu {
 	u32 tlb_gen; /* moves on every TLB flush: caches keyed by virtual address compare it */
 	u32 flush_nonglobal_gen; /* moves when all that is not global is dropped, ... */
 	u32 flush_all_gen;       /* ... and this one too when global entries go as well */
-	u64 segbase[NR_SEG + 2]; /* bases to add in 64-bit code: FS, GS; 0 elsewhere (index ES..GS;
+	u64 segbase[NR_SEG + 2]; /* bases to add: in 64-bit code 0 but for FS and GS (index ES..GS;
 	                            [6] always 0) */
 	/* Of FS and GS, for 32-bit code that only looks at pages: what to add besides the base. 0,
 	 * or X86_SEG_BAR where the segment's own limit or rights are to be looked at as well. */
