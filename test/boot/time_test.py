@@ -123,10 +123,11 @@ def ticks(g):
                 bad += 1
         if good == 2 or bad == 3:
             break
-    if good or bad == 3:
-        check(bad < 3, f"{bad} of {good + bad} times another number of timer interrupts than HZ, {HZ}")
+    if good == 2 or bad == 3:
+        check(good == 2, f"{bad} of {good + bad} times another number of timer interrupts than HZ, {HZ}")
     else:
-        score.skip(f"timer interrupts: the host manages {host:.0f} a second of {HZ}, too busy to tell")
+        score.skip(f"timer interrupts: the host was quiet in {good + bad} of 8 tries, {bad} of them bad: "
+                   "too busy to tell")
 
 
 def pause(g):
